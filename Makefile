@@ -1,0 +1,57 @@
+# `make demo` and `make test` set up all they need in .venv; a second run reinstalls nothing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# MLX's CPU build is an extra on Linux; on macOS the plain package has everything.
+EXTRA := $(if $(filter Linux,$(shell uname -s)),cpu,)
+comma := ,
+
+.PHONY: demo test lint types doctest wheel bench clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python -m smoothloss
+
+test: $(VENV)/.demo $(VENV)/.test
+	$(BIN)/python -m pytest
+
+doctest: $(VENV)/.test
+	$(BIN)/python -m pytest --doctest-modules --doctest-glob='*.md' smoothloss README.md
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.lint
+	$(BIN)/mypy
+
+# The tests, without the source tree in reach, against the wheel that users get.
+wheel: $(VENV)/.build
+	rm -rf build dist
+	$(BIN)/python -m build
+	$(PYTHON) -m venv build/venv
+	build/venv/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	build/venv/bin/python -m pip install --quiet --group test
+	wheel=$$(ls $(CURDIR)/dist/*.whl) && \
+	build/venv/bin/python -m pip install --quiet "$$wheel[$(if $(EXTRA),$(EXTRA)$(comma))demo]"
+	mkdir -p build/outside && cp -r tests pyproject.toml README.md build/outside/
+	cd build/outside && ../venv/bin/pytest
+
+bench: $(VENV)/.setup
+	$(BIN)/python benchmarks/value_and_grad.py
+
+clean:
+	rm -rf $(VENV) build dist
+
+$(VENV)/.setup: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable '.$(if $(EXTRA),[$(EXTRA)],)'
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.setup
+	$(BIN)/python -m pip install --quiet --editable '.[$(if $(EXTRA),$(EXTRA)$(comma))demo]'
+	touch $@
+
+$(VENV)/.test $(VENV)/.lint $(VENV)/.build: $(VENV)/.%: $(VENV)/.setup
+	$(BIN)/python -m pip install --quiet --group $*
+	touch $@

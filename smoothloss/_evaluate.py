@@ -1,0 +1,45 @@
+"""The one corridor from a public function to its result."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from . import _inputs
+from ._custom import compute_dtype, term
+from ._inputs import Array, Axis, Parameter
+from ._loss import Loss
+from ._reduce import reduced
+
+
+def evaluate(
+    function: str,
+    loss: Loss,
+    data: dict[str, Array],
+    thresholds: dict[str, Parameter],
+    reduction: str,
+    weights: Parameter | None,
+    where: Array | None,
+    axis: Axis,
+) -> mx.array:
+    """Validate, promote, apply ``loss`` elementwise, reduce.
+
+    ``data`` and ``thresholds`` carry the names under which the caller's signature has them.
+    """
+    (x_name, x_given), (y_name, y_given) = data.items()
+    x, y, dtype = _inputs.data(function, (x_name, y_name), x_given, y_given)
+    axes = _inputs.axes(function, reduction, axis, x.ndim)
+    compute = compute_dtype(x, y)
+    theta = [
+        _inputs.threshold(function, spec, thresholds[spec.name], x.shape, compute)
+        for spec in loss.thresholds
+    ]
+    w = _inputs.weighting(function, weights, x.shape, compute)
+    mask = _inputs.selection(function, where, x.shape)
+
+    # Reductions take the losses as computed; half types are rounded once, at the end.
+    result = dtype if reduction == "none" else compute
+    elementwise = term(loss.kernel, loss.thresholds, mask is not None, result)
+    losses = elementwise(x, y, *theta, *(v for v in (w, mask) if v is not None))
+    if reduction == "none":
+        return losses
+    return reduced(losses, reduction, axes, w, mask).astype(dtype)

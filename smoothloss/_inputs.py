@@ -1,0 +1,154 @@
+"""What callers pass, checked and turned into arrays. Every error names its cure."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any, Literal, TypeAlias
+
+import mlx.core as mx
+import numpy as np
+
+from ._loss import Threshold
+
+Reduction: TypeAlias = Literal["none", "mean", "sum"]
+Array: TypeAlias = "mx.array | np.ndarray[Any, np.dtype[Any]]"
+"""Arrays of the data: ``mx.array``, or NumPy's, which are converted as ``mx.array`` does it."""
+Parameter: TypeAlias = "float | mx.array | np.ndarray[Any, np.dtype[Any]]"
+"""A threshold or weights: a number, or an array that broadcasts to the data."""
+Axis: TypeAlias = "int | Sequence[int] | None"
+
+_NUMPY_KINDS = {"f": "floating", "i": "integer", "u": "integer", "b": "boolean"}
+
+
+def as_array(function: str, name: str, value: object, *, boolean: bool = False) -> mx.array:
+    """``value`` as an ``mx.array`` of real numbers (or of booleans)."""
+    wanted = "a boolean array" if boolean else "an array of real numbers"
+    got = type(value).__name__
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{function}: `{name}` is a masked array, whose mask would be lost; expected {wanted}. "
+            f"Pass its data and where=~mask."
+        )
+    if isinstance(value, np.ndarray | np.generic):
+        got = f"{got} of dtype {value.dtype}"
+        if value.dtype.kind in _NUMPY_KINDS and value.dtype.itemsize <= 8:
+            native = value.dtype.newbyteorder("=")
+            value = mx.array(np.ascontiguousarray(value, native).reshape(value.shape))
+    if not isinstance(value, mx.array):
+        raise TypeError(
+            f"{function}: `{name}` is of type {got}; expected {wanted}. "
+            f"Convert it with mx.array(...)."
+        )
+    if boolean != (value.dtype == mx.bool_) or value.dtype == mx.complex64:
+        cure = (
+            "Compare first, as in where=mask > 0."
+            if boolean
+            else "Take its real part or magnitude."
+            if value.dtype == mx.complex64
+            else "Convert it with .astype(mx.float32)."
+        )
+        raise TypeError(f"{function}: `{name}` has dtype {value.dtype}; expected {wanted}. {cure}")
+    return value
+
+
+def data(
+    function: str, names: tuple[str, str], x: object, y: object
+) -> tuple[mx.array, mx.array, mx.Dtype]:
+    """The two data arrays and the dtype of the result."""
+    a = as_array(function, names[0], x)
+    b = as_array(function, names[1], y)
+    if a.shape != b.shape:
+        raise ValueError(
+            f"{function}: `{names[0]}` has shape {a.shape} and `{names[1]}` {b.shape}; they must "
+            f"have the same shape. Losses never broadcast them: reshape one side."
+        )
+    dtype = mx.result_type(a, b)
+    return a, b, dtype if mx.issubdtype(dtype, mx.floating) else mx.float32
+
+
+def _fits(function: str, name: str, value: mx.array, shape: Sequence[int]) -> mx.array:
+    tail = tuple(shape)[len(shape) - value.ndim :] if value.ndim else ()
+    if value.ndim > len(shape) or any(
+        n not in (1, m) for n, m in zip(value.shape, tail, strict=True)
+    ):
+        raise ValueError(
+            f"{function}: `{name}` has shape {value.shape} and the data {tuple(shape)}; it must "
+            f"broadcast to the data's shape. Reshape it, with axes of length 1 where it is shared."
+        )
+    return value
+
+
+def threshold(
+    function: str, spec: Threshold, value: object, shape: Sequence[int], dtype: mx.Dtype
+) -> mx.array:
+    """A threshold as an array; a number becomes 0-d of type ``dtype``.
+
+    ``mx.full`` keeps the number out of the compiled code, so a new value compiles no new kernel.
+    """
+    if isinstance(value, mx.array | np.ndarray):
+        return _fits(function, spec.name, as_array(function, spec.name, value), shape)
+    return mx.full((), spec.checked(function, value), dtype)
+
+
+def weighting(
+    function: str, value: object, shape: Sequence[int], dtype: mx.Dtype
+) -> mx.array | None:
+    """The weights as an array, or None."""
+    if value is None:
+        return None
+    if isinstance(value, Real) and not isinstance(value, bool | np.bool_):
+        number = float(value)
+        if number != number:
+            raise ValueError(
+                f"{function}: `weights` is nan; expected a number or an array. "
+                f"Use where=... to leave elements out."
+            )
+        return mx.full((), number, dtype)
+    return _fits(function, "weights", as_array(function, "weights", value), shape)
+
+
+def selection(function: str, value: object, shape: Sequence[int]) -> mx.array | None:
+    """The mask as a boolean array, or None."""
+    if value is None:
+        return None
+    mask = as_array(function, "where", value, boolean=True)
+    return _fits(function, "where", mask, shape)
+
+
+def axes(function: str, reduction: object, axis: object, ndim: int) -> tuple[int, ...]:
+    """The reduced axes, ascending and non-negative; all of them for None."""
+    if not isinstance(reduction, str) or reduction not in ("none", "mean", "sum"):
+        raise ValueError(
+            f"{function}: `reduction` is {reduction!r}; expected 'none', 'mean' or 'sum'. "
+            f"Thresholds come before it; pass it by keyword, as in reduction='mean'."
+        )
+    if axis is None:
+        return tuple(range(ndim))
+    if reduction == "none":
+        raise ValueError(
+            f"{function}: `axis` is {axis!r}, but reduction='none' reduces nothing. "
+            f"Pass reduction='mean' or 'sum', or leave `axis` out."
+        )
+    given = axis if isinstance(axis, tuple | list) else (axis,)
+    found = []
+    for a in given:
+        if isinstance(a, bool) or not hasattr(a, "__index__"):
+            raise TypeError(
+                f"{function}: `axis` is {axis!r}; expected an int or a tuple of ints. "
+                f"Leave it out to reduce over all axes."
+            )
+        i = operator.index(a)
+        if not -ndim <= i < ndim:
+            raise ValueError(
+                f"{function}: `axis` is {axis!r}, out of range for data of {ndim} axes; expected "
+                f"values from {-ndim} to {ndim - 1}. Leave it out to reduce over all axes."
+            )
+        found.append(i % ndim)
+    if len(set(found)) < len(found):
+        raise ValueError(
+            f"{function}: `axis` is {axis!r}, which names an axis twice; expected distinct axes. "
+            f"Name each axis once."
+        )
+    return tuple(sorted(found))
