@@ -80,7 +80,8 @@ def term(
             out = functools.reduce(mx.multiply, [f.astype(compute) for f in factors]) * out
         if mask:
             out = mx.where(mask[0], out, 0)
-        return out.astype(dtype)
+        # A formula may ignore an argument that carries a batch axis.
+        return mx.broadcast_to(out.astype(dtype), mx.broadcast_shapes(*(v.shape for v in row)))
 
     if not kernel.partials:
         return value

@@ -80,9 +80,17 @@ def _total(axes: Axes) -> Sum:
 
 
 def total(x: mx.array, axes: Axes) -> mx.array:
-    """Sum of ``x`` over ``axes`` (ascending, non-negative), kept as axes of length 1."""
+    """Sum of ``x`` over ``axes`` (ascending, non-negative), kept as axes of length 1.
+
+    Booleans are counted as integers, which is exact.
+    """
+    if x.size == 0:  # MLX 0.32.4 may hang in a sum over an empty array
+        shape = [1 if a in axes else n for a, n in enumerate(x.shape)]
+        return mx.zeros(shape, mx.int32 if x.dtype == mx.bool_ else x.dtype)
     short = math.prod(x.shape[a] for a in axes) <= FAN
-    return mx.sum(x, axis=axes, keepdims=True) if short else _total(axes)(x)
+    if short or x.dtype == mx.bool_:
+        return mx.sum(x, axis=axes, keepdims=True)
+    return _total(axes)(x)
 
 
 def sum_to(x: mx.array, shape: Sequence[int]) -> mx.array:
@@ -98,10 +106,9 @@ def _broadcast_total(v: mx.array, shape: Sequence[int], axes: Axes, dtype: mx.Dt
     v = v.reshape((1,) * (len(shape) - v.ndim) + tuple(v.shape))
     own = tuple(a for a in axes if v.shape[a] != 1)
     repeats = float(math.prod(shape[a] for a in axes if v.shape[a] == 1))
-    if v.dtype == mx.bool_:  # counted as integers: exact, and the mask is read as it is
-        summed = mx.sum(v, axis=own, keepdims=True).astype(dtype)
-    else:
-        summed = total(v.astype(dtype), own)
+    if v.dtype != mx.bool_:
+        v = v.astype(dtype)
+    summed = total(v, own).astype(dtype)
     return summed * repeats
 
 

@@ -28,10 +28,9 @@ def _split(r: mx.array, delta: mx.array, inside: float, outside: mx.array | floa
 
 def rho(r: mx.array, delta: mx.array) -> mx.array:
     # The two guards keep inf - inf (delta = inf) and 0 * inf (delta = 0) out at infinite r.
-    largest = mx.finfo(r.dtype).max
     a = mx.abs(r)
-    m = mx.minimum(a, mx.minimum(delta, largest))
-    return m * mx.minimum(a - 0.5 * m, mx.where(delta == 0, largest, mx.inf))
+    m = mx.minimum(a, mx.minimum(delta, mx.finfo(r.dtype).max))
+    return m * mx.minimum(a - 0.5 * m, mx.where(delta == 0, 0.0, mx.inf))
 
 
 def psi(r: mx.array, delta: mx.array) -> mx.array:

@@ -1,0 +1,223 @@
+"""Sums and means: accuracy, weights, masks and axes."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from cases import FLOATS, call, floats, same_bits, thresholds
+from cases import entry as entry  # a fixture
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes
+from oracle import TEXTBOOK, as_numpy, wide_psi
+
+import smoothloss as sl
+from smoothloss import _reduce
+from smoothloss._catalog import Entry, catalog
+
+
+def test_sum_of_equal_values_for_every_mantissa() -> None:
+    """The worst case of sequential rounding, walked through all float32 mantissas.
+
+    A sum of FAN**k equal values is k stages, each the sequential sum of FAN equal values.
+    """
+    value = (np.arange(2**23, dtype=np.uint32) + np.float32(1).view(np.uint32)).view(np.float32)
+    partial = value
+    for k in range(1, 8):
+        stage = partial
+        for _ in range(_reduce.FAN - 1):
+            stage = stage + partial
+        partial = stage
+        error = np.abs(partial / _reduce.FAN**k / value.astype(np.float64) - 1)
+        assert error.max() < 1e-6, k
+    assert _reduce.FAN**7 > 1e8
+
+
+@pytest.mark.parametrize("n", [17, 4096, 70_001, 1_048_576, 30_000_003])
+def test_mean_and_sum_to_1e_minus_6(n: int) -> None:
+    constant = mx.full((n,), 1.1, mx.float32)
+    ramp = mx.random.uniform(shape=(n,)) ** 4
+    for x in (constant, ramp):
+        true = float(np.array(x).astype(np.float64).sum())
+        y = mx.zeros_like(x)
+        assert sl.l1_loss(x, y, "sum").item() == pytest.approx(true, rel=1e-6)
+        assert sl.l1_loss(x, y).item() == pytest.approx(true / n, rel=1e-6)
+
+
+def test_mean_of_1e8_elements() -> None:
+    x = mx.full((10**8,), 0.7, mx.float32)
+    assert sl.l1_loss(x, mx.zeros_like(x)).item() == pytest.approx(np.float32(0.7), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
+def test_half_precision_means_are_rounded_once(dtype: mx.Dtype) -> None:
+    x = mx.random.uniform(shape=(200_000,)).astype(dtype) * 3
+    true = mx.array(as_numpy(x).mean()).astype(dtype)
+    assert same_bits(sl.l1_loss(x, mx.zeros_like(x)), true)
+    twos = mx.full((70_000,), 2, dtype)
+    assert sl.l1_loss(twos, mx.zeros_like(twos)).item() == 2
+    total = sl.l1_loss(twos, mx.zeros_like(twos), "sum")
+    assert same_bits(total, mx.array(140_000.0).astype(dtype))  # inf in float16, as it should be
+    # Squares beyond float16, a mean within it, and a gradient whose 1/N is not rounded to half.
+    x = mx.concatenate([mx.full((1,), 300, dtype), mx.zeros(69_999, dtype)])
+    value, g = mx.value_and_grad(sl.mse_loss)(x, mx.zeros_like(x))
+    assert same_bits(value, mx.array(90_000 / 70_000).astype(dtype))
+    assert same_bits(g[0], mx.array(600 / 70_000).astype(dtype))
+
+
+def test_threshold_gradients_are_summed_accurately() -> None:
+    n = 10**7
+    x = mx.full((n,), 3.0)
+    g = mx.grad(lambda b: sl.smooth_l1_loss(x, mx.zeros_like(x), b))(mx.array(0.1))
+    assert g.item() == pytest.approx(-0.5, rel=1e-6)
+
+
+MASKS = st.sampled_from(["none", "full", "row", "nothing"])
+
+
+@st.composite
+def problem(draw: st.DrawFn) -> dict:
+    shape = draw(array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
+    seed = draw(st.integers(0, 2**32 - 1))
+    broadcast = [draw(st.booleans()) for _ in shape]
+    kept = draw(st.integers(0, len(shape)))
+    small = tuple(1 if b else n for b, n in zip(broadcast, shape, strict=True))[kept:]
+    axis = draw(
+        st.none()
+        | st.lists(st.integers(0, len(shape) - 1), unique=True).map(tuple)
+        if shape
+        else st.none()
+    )
+    if axis and draw(st.booleans()):
+        axis = tuple(a - len(shape) for a in axis)
+    return {
+        "shape": shape,
+        "seed": seed,
+        "small": small,
+        "axis": axis,
+        "weighted": draw(st.booleans()),
+        "mask": draw(MASKS),
+        "reduction": draw(st.sampled_from(["mean", "sum"])),
+        "poison": draw(st.booleans()),
+        "name": draw(st.sampled_from([e.name for e in catalog()])),
+    }
+
+
+@given(problem())
+def test_weights_where_and_axis_mean_what_they_say(p: dict) -> None:
+    """Value and all gradients against float64 NumPy, with broken data behind the mask."""
+    entry = next(e for e in catalog() if e.name == p["name"])
+    rng = np.random.default_rng(p["seed"])
+    x, y = (np.array(rng.normal(size=p["shape"])) for _ in range(2))
+    w = np.array(rng.uniform(0.1, 2, p["small"])) if p["weighted"] else None
+    mask = {
+        "none": None,
+        "full": rng.random(p["shape"]) < 0.5,
+        "row": rng.random(p["small"]) < 0.5,
+        "nothing": np.zeros((), bool),
+    }[p["mask"]]
+    theta = [np.array(rng.uniform(0.2, 1.5, p["small"]))] * len(entry.threshold_names)
+    axes = tuple(range(x.ndim)) if p["axis"] is None else p["axis"]
+
+    chosen = np.broadcast_to(True if mask is None else mask, x.shape)
+    wide = np.where(chosen, 1.0 if w is None else np.broadcast_to(w, x.shape), 0.0)
+    r = np.where(chosen, x - y, 0.0)
+    rho = TEXTBOOK[entry.name](r, *theta)
+    norm = wide.sum(axes, keepdims=True) if p["reduction"] == "mean" else 1.0
+    norm = np.where(norm == 0, np.inf, norm)
+    value = (wide * rho / norm).sum(axes)
+    gx = wide * wide_psi(entry.name, r.astype(np.longdouble), *theta) / norm
+
+    if p["poison"]:  # what the mask leaves out may be anything
+        x = np.where(chosen, x, rng.choice([np.nan, np.inf, -np.inf]))
+        y = np.where(chosen, y, rng.choice([np.nan, np.inf, 0.0]))
+    arrays = [x, y, *theta] + ([] if w is None else [w])
+    row = [mx.array(v, mx.float64) for v in arrays]
+    keywords = {"reduction": p["reduction"], "axis": p["axis"]}
+    if mask is not None:
+        keywords["where"] = mx.array(mask)
+
+    def f(x: mx.array, y: mx.array, *rest: mx.array) -> mx.array:
+        named = dict(zip([*entry.threshold_names, "weights"], rest, strict=False))
+        if not entry.threshold_names and rest:
+            named = {"weights": rest[0]}
+        return entry.function(x, y, **named, **keywords)
+
+    got = f(*row)
+    assert got.shape == value.shape
+    np.testing.assert_allclose(as_numpy(got), value, rtol=1e-12, atol=1e-14)
+    every = tuple(range(len(row)))
+    grads = mx.grad(lambda *row: f(*row).sum(), argnums=every)(*row)
+    np.testing.assert_allclose(as_numpy(grads[0]), gx.astype(float), rtol=1e-6, atol=1e-9)
+    assert same_bits(grads[1], -grads[0])
+    if w is not None:
+        inner = np.where(chosen, (rho - (value if np.ndim(norm) == 0 else 0)), 0)
+        spread = np.expand_dims(value, axes) if axes else value
+        inner = chosen * (rho - (spread if p["reduction"] == "mean" else 0)) / norm
+        added = tuple(range(x.ndim - w.ndim))
+        by_w = inner.sum(added)
+        ones = tuple(i for i, n in enumerate(w.shape) if n == 1)
+        by_w = by_w.sum(ones, keepdims=True)
+        np.testing.assert_allclose(as_numpy(grads[-1]), by_w, rtol=1e-9, atol=1e-12)
+    for g, v in zip(grads, row, strict=True):
+        assert g.shape == v.shape
+
+
+def test_weighted_mean_divides_by_the_weights(entry: Entry) -> None:
+    x, y = mx.array([1.0, 2.0, 6.0]), mx.zeros(3)
+    rho = entry.function(x, y, reduction="none", **thresholds(entry))
+    got = entry.function(
+        x, y, reduction="mean", weights=mx.array([1.0, 0.0, 3.0]), **thresholds(entry)
+    )
+    assert got.item() == pytest.approx(((rho[0] + 3 * rho[2]) / 4).item())
+    for number in (2, 2.0, mx.array(2.0)):
+        same = entry.function(x, y, reduction="mean", weights=number, **thresholds(entry))
+        assert same.item() == pytest.approx(rho.mean().item())
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_mean_over_nothing_is_0_with_0_gradients(entry: Entry, dtype: mx.Dtype) -> None:
+    x, y = floats(1, -2, 3, 4, dtype=dtype), mx.zeros(4, dtype)
+    nan = mx.full((4,), float("nan"), dtype)
+    empty = mx.zeros((0,), dtype)
+    loss = call(entry, reduction="mean")
+    assert loss(empty, empty).item() == 0
+    assert mx.grad(loss)(empty, empty).shape == (0,)
+    for data, keywords in (
+        (nan, {"where": mx.zeros(4) > 0}),
+        (x, {"weights": mx.zeros(4)}),
+        (x, {"weights": floats(1, -1, 2, -2)}),
+        (x, {"weights": 0.0}),
+        (nan, {"weights": mx.ones(4), "where": mx.zeros(4) > 0}),
+    ):
+        value, g = mx.value_and_grad(call(entry, reduction="mean", **keywords))(data, y)
+        assert value.item() == 0
+        assert (g == 0).all()
+    masked = mx.array([True, False, True, False])
+    value, g = mx.value_and_grad(call(entry, reduction="mean", where=masked))(nan, y)
+    assert np.isnan(value.item())
+    assert mx.isnan(g).tolist() == masked.tolist()
+
+
+def test_none_keeps_the_shape_and_masks_to_0(entry: Entry) -> None:
+    x, y = floats(float("nan"), float("inf"), 2, 3), mx.zeros(4)
+    mask = mx.array([False, False, True, True])
+    f = call(entry, reduction="none", where=mask, weights=floats(float("nan"), 1, 1, 2))
+    plain = call(entry, reduction="none")(x, y)
+    assert f(x, y).tolist() == [0, 0, plain[2].item(), 2 * plain[3].item()]
+    g = mx.grad(lambda x: f(x, y).sum())(x)
+    assert g[:2].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, (0, 2), (-1, 0), (1,), (), None])
+def test_axes_of_strided_and_transposed_data(entry: Entry, axis: object) -> None:
+    base = mx.random.normal((40, 33, 50))
+    x = base.transpose(2, 0, 1)[::2]
+    y = mx.broadcast_to(mx.random.normal((33,)), x.shape)
+    f = call(entry, reduction="sum", axis=axis)
+    rho = as_numpy(call(entry, reduction="none")(x, y))
+    numpy_axis = None if axis is None else tuple(np.atleast_1d(np.array(axis, int)).tolist())
+    np.testing.assert_allclose(as_numpy(f(x, y)), rho.sum(numpy_axis), rtol=1e-6)
+    np.testing.assert_allclose(as_numpy(mx.compile(f)(x, y)), rho.sum(numpy_axis), rtol=1e-6)
+    g = mx.grad(lambda x: f(x, y).sum())(x)
+    assert same_bits(g, mx.grad(lambda x: call(entry, reduction="none")(x, y).sum())(x))
+    assert same_bits(f(x, y), f(mx.array(np.array(x)), y))
