@@ -43,12 +43,18 @@ class _Arguments(NamedTuple):
 
 @functools.cache
 def term(
-    kernel: Kernel, thresholds: tuple[Threshold, ...], masked: bool, dtype: mx.Dtype
+    kernel: Kernel,
+    thresholds: tuple[Threshold, ...],
+    masked: bool,
+    dtype: mx.Dtype,
+    order: int = 0,
 ) -> Elementwise:
     """The function ``(x, y, *thresholds, *factors, *mask) -> T`` with a result of type ``dtype``.
 
     Arguments are arrays only, passed by position, of shapes that broadcast together. The
     arithmetic is done in float32 (float64 where x or y is) and rounded once to ``dtype``.
+    ``order`` counts the derivatives taken to get here.
+
     Cached, since a custom function must be built once and outlive every graph that holds it.
     """
 
@@ -64,17 +70,16 @@ def term(
         )
 
     def sibling(of: Kernel, result: mx.Dtype) -> Elementwise:
-        return term(of, thresholds, masked, result)
+        return term(of, thresholds, masked, result, order + 1)
 
     def value(*row: mx.array) -> mx.array:
         x, y, theta, factors, mask = parse(row)
         compute = compute_dtype(x, y)
-        if factors:
-            x, y, theta = _renewed(x), _renewed(y), tuple(map(_renewed, theta))
+        x, y, *own = (_renewed(v, order) for v in (x, y, *theta))
         r = x.astype(compute) - y.astype(compute)
         if mask:
             r = mx.where(mask[0], r, 0)  # else 0 * NaN where MLX differentiates a last derivative
-        valid = (t.poisoned(v.astype(compute)) for t, v in zip(thresholds, theta, strict=True))
+        valid = (t.poisoned(v.astype(compute)) for t, v in zip(thresholds, own, strict=True))
         out = kernel.formula(r, *valid)
         if factors:
             out = functools.reduce(mx.multiply, [f.astype(compute) for f in factors]) * out
@@ -137,13 +142,14 @@ def term(
     return cast(Elementwise, custom)
 
 
-def _renewed(v: mx.array) -> mx.array:
-    """``v`` as a new node of the graph, at no cost.
+def _renewed(v: mx.array, order: int) -> mx.array:
+    """``v`` as a node of the graph of its own for each order of derivative, at no cost.
 
     Keeps ``mx.compile`` from sharing x - y, say, between the forward and the backward, which would
     write it to memory: that costs more than computing it twice.
     """
-    return mx.squeeze(mx.expand_dims(v, 0), 0)
+    axes = tuple(range(order))
+    return mx.squeeze(mx.expand_dims(v, axes), axes) if order else v
 
 
 def _swapped(factors: tuple[mx.array, ...], j: int, other: mx.array) -> tuple[mx.array, ...]:

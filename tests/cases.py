@@ -58,11 +58,7 @@ def partial(entry: Entry, order: tuple[int, ...]) -> Callable[..., mx.array]:
 def orders(entry: Entry, most: int) -> list[tuple[int, ...]]:
     """All derivative orders up to ``most``."""
     arguments = range(1 + len(entry.loss.thresholds))
-    return [
-        order
-        for n in range(1, most + 1)
-        for order in itertools.product(arguments, repeat=n)
-    ]
+    return [order for n in range(1, most + 1) for order in itertools.product(arguments, repeat=n)]
 
 
 def floats(*values: float, dtype: mx.Dtype = mx.float32) -> mx.array:

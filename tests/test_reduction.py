@@ -82,8 +82,7 @@ def problem(draw: st.DrawFn) -> dict:
     kept = draw(st.integers(0, len(shape)))
     small = tuple(1 if b else n for b, n in zip(broadcast, shape, strict=True))[kept:]
     axis = draw(
-        st.none()
-        | st.lists(st.integers(0, len(shape) - 1), unique=True).map(tuple)
+        st.none() | st.lists(st.integers(0, len(shape) - 1), unique=True).map(tuple)
         if shape
         else st.none()
     )

@@ -5,6 +5,7 @@ give, so a transform that lost one of them would show. The second half checks re
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -169,7 +170,7 @@ def test_thresholds_by_hand_under_vmap() -> None:
 
 def test_weights_and_masks_by_hand() -> None:
     w, mask = mx.arange(N) * 1.0, mx.arange(N) % 2 == 0
-    f = lambda x, w: marked(x, Y, T, "sum", weights=w, where=mask)  # noqa: E731
+    f = lambda x, w: marked(x, Y, T, "sum", weights=w, where=mask)
     chosen = as_numpy(mask)
     gx, gw = mx.grad(f, argnums=(0, 1))(X, w)
     assert gx.tolist() == (PSI * as_numpy(w) * chosen).tolist()
@@ -221,7 +222,9 @@ def test_matrix(entry: Entry, dtype: mx.Dtype, kind: str, reduction: str) -> Non
         for i, g in zip(some, grads, strict=True):
             assert g.dtype == row[i].dtype
             assert g.shape == row[i].shape
-        compiled = mx.compile(lambda some=some: mx.value_and_grad(scalar, argnums=tuple(some))(*row))
+        compiled = mx.compile(
+            lambda some=some: mx.value_and_grad(scalar, argnums=tuple(some))(*row)
+        )
         for a, b in zip([value, *grads], [compiled()[0], *compiled()[1]], strict=True):
             np.testing.assert_allclose(as_numpy(a), as_numpy(b), rtol=1e-6)
 
@@ -289,7 +292,7 @@ def test_module_optimizer_and_compiled_step_with_state(entry: Entry) -> None:
     np.testing.assert_allclose(as_numpy(model.weight), [[1.0, -2.0, 0.5]], atol=0.1)
 
 
-def test_documented_limits_of_mlx_still_stand(tmp_path) -> None:  # noqa: ANN001
+def test_documented_limits_of_mlx_still_stand(tmp_path: Path) -> None:
     """When one of these works, the README's note on it can go."""
     shapeless = mx.compile(lambda x: sl.l1_loss(x, Y), shapeless=True)
     with pytest.raises(ValueError, match="CustomTransforms"):

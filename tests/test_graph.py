@@ -1,0 +1,142 @@
+"""What the compiled graph holds: kernels, full-size arrays, compilations. No clock."""
+
+import collections
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+from cases import FLOATS, WITH_THRESHOLD, call
+from cases import entry as entry  # a fixture
+
+from smoothloss._catalog import Entry
+
+N = 1 << 20
+
+
+def nodes(path: Path, *arrays: mx.array) -> collections.Counter[str]:
+    """The primitives of a graph by name; fused kernels of the data as "Compiled".
+
+    Casting and dividing the 0-d mean may make kernels of one element; these count as "Scalar".
+    """
+    mx.export_to_dot(str(path), *arrays)
+    labels = re.findall(r'label ?= ?"([^"]*)"', path.read_text())
+    return collections.Counter(
+        "Scalar"
+        if re.fullmatch("Compiled(AsType|Divide|Broadcast)+", v)
+        else "Compiled"
+        if v.startswith("Compiled")
+        else v
+        for v in labels
+    )
+
+
+def peak(f: object, *row: mx.array) -> int:
+    """Bytes that a call of the compiled ``f`` allocates at most, its results included."""
+    mx.eval(row)
+    mx.eval(f(*row))  # type: ignore[operator]
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    mx.eval(f(*row))  # type: ignore[operator]
+    return mx.get_peak_memory() - before
+
+
+SLACK = 0.15 * N  # the partial sums, 1/16 of the data in float32
+
+
+def compiled(entry: Entry, **keywords: object) -> object:
+    return mx.compile(mx.value_and_grad(call(entry, reduction="mean", **keywords)))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("threshold", [None, mx.array(0.5)])
+def test_value_and_grad_of_a_mean_is_two_kernels_and_one_temporary(
+    entry: Entry, dtype: mx.Dtype, threshold: object, tmp_path: Path
+) -> None:
+    x, y = mx.zeros((N,), dtype), mx.ones((N,), dtype)
+    row = [x, y] + ([] if threshold is None else [threshold] * len(entry.threshold_names))
+    f = compiled(entry)
+    found = nodes(tmp_path / "graph.dot", *f(*row))  # type: ignore[operator]
+    assert found["Compiled"] == 2
+    assert found["Scalar"] == 0 or dtype != mx.float32
+    full_size_elsewhere = {"Subtract", "Multiply", "Abs", "Select", "Negative", "Minimum"}
+    assert not full_size_elsewhere & set(found)
+    wide = 8 if dtype == mx.float64 else 4
+    assert peak(f, *row) <= N * (wide + x.dtype.size) + SLACK * wide
+
+
+def test_no_temporary_for_weights_and_masks(entry: Entry, tmp_path: Path) -> None:
+    x, y, w = mx.zeros((N,)), mx.ones((N,)), mx.ones((N,))
+    mask = w > 0
+    f = compiled(entry, weights=w, where=mask.reshape(N))
+    g = mx.compile(lambda x, y, w: mx.value_and_grad(call(entry, reduction="sum", weights=w))(x, y))
+    assert nodes(tmp_path / "graph.dot", *g(x, y, w))["Compiled"] == 2
+    assert peak(g, x, y, w) <= N * 8 + SLACK * 4
+    h = mx.compile(lambda x, y, m: mx.value_and_grad(call(entry, where=m, reduction="mean"))(x, y))
+    assert peak(h, x, y, mask) <= N * 8 + SLACK * 4
+    assert f(x, y)[1].shape == (N,)  # type: ignore[operator]
+
+
+def test_forward_is_one_kernel(entry: Entry, tmp_path: Path) -> None:
+    x = mx.zeros((N,))
+    f = mx.compile(call(entry, reduction="none"))
+    assert nodes(tmp_path / "graph.dot", f(x, x + 1))["Compiled"] <= 1
+    assert peak(f, x, mx.ones((N,))) <= N * 4 + SLACK
+
+
+COUNT_KERNELS = """
+import glob, os, sys
+import mlx.core as mx
+import smoothloss
+loss = getattr(smoothloss, sys.argv[1])
+kernels = lambda: len(glob.glob(os.environ["TMPDIR"] + "/**/*.so", recursive=True))
+x, y = mx.random.normal((100,)), mx.random.normal((100,))
+def run(threshold):
+    step = lambda x, y, t: mx.value_and_grad(lambda x: loss(x, y, t, reduction="mean"))(x)
+    if isinstance(threshold, float):
+        mx.eval(mx.compile(lambda x, y: step(x, y, threshold))(x, y))
+        mx.eval(by_argument(x, y, threshold))
+    else:
+        mx.eval(by_argument(x, y, threshold))
+by_argument = mx.compile(lambda x, y, t: mx.value_and_grad(
+    lambda x: loss(x, y, t, reduction="mean"))(x))
+for kind in (float, mx.array):
+    run(kind(1.0))
+    first = kernels()
+    for i in range(20):
+        run(kind(0.1 + 0.1 * i))
+    print(first, kernels() - first)
+"""
+
+
+@pytest.mark.parametrize("entry", WITH_THRESHOLD)
+def test_a_new_threshold_compiles_no_new_kernel(entry: Entry, tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", COUNT_KERNELS, entry.name],
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
+        | {"PYTHONPATH": str(Path(sys.modules["smoothloss"].__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    counts = [tuple(map(int, line.split())) for line in run.stdout.splitlines()]
+    if sys.platform == "linux":
+        assert counts[0][0] > 0  # else the count would show nothing
+    assert [new for _, new in counts] == [0, 0]
+
+
+@pytest.mark.parametrize("entry", WITH_THRESHOLD)
+def test_an_array_threshold_is_traced_once(entry: Entry) -> None:
+    traces = []
+
+    def step(x: mx.array, threshold: mx.array) -> mx.array:
+        traces.append(threshold)
+        return mx.grad(call(entry, reduction="mean"))(x, mx.zeros_like(x), threshold)
+
+    compiled_step = mx.compile(step)
+    for value in (0.1, 0.5, 2.0):
+        mx.eval(compiled_step(mx.ones(10), mx.array(value)))
+    assert len(traces) == 1

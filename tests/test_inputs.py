@@ -1,0 +1,208 @@
+"""Dtypes, shapes, and the errors for bad input."""
+
+import math
+from fractions import Fraction
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from cases import FLOATS, WITH_THRESHOLD, call, same_bits, thresholds
+from cases import entry as entry  # a fixture
+from oracle import as_numpy
+
+import smoothloss as sl
+from smoothloss._catalog import Entry
+
+
+@pytest.mark.parametrize("a", FLOATS)
+@pytest.mark.parametrize("b", FLOATS)
+def test_promotion_and_gradient_dtypes(entry: Entry, a: mx.Dtype, b: mx.Dtype) -> None:
+    x, y = mx.array([0.1, 2.0, 3.0], a), mx.array([0.3, 0.2, 5.0], b)
+    promoted = (x + y).dtype
+    for reduction in ("none", "mean", "sum"):
+        out = entry.function(x, y, reduction=reduction)
+        assert out.dtype == promoted
+        assert mx.compile(entry.function)(x, y, reduction=reduction).dtype == promoted
+    gx, gy = mx.grad(lambda x, y: call(entry, reduction="mean")(x, y).sum(), (0, 1))(x, y)
+    assert (gx.dtype, gy.dtype) == (a, b)
+
+
+@pytest.mark.parametrize("theta", FLOATS)
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("entry", WITH_THRESHOLD)
+def test_thresholds_and_weights_never_change_the_dtype(
+    entry: Entry, dtype: mx.Dtype, theta: mx.Dtype
+) -> None:
+    x, y, t = mx.array([0.1, 2.0], dtype), mx.zeros(2, dtype), mx.array([0.3, 1.0], theta)
+    f = lambda x, t: call(entry, reduction="mean", weights=t)(x, y, t)
+    assert f(x, t).dtype == dtype
+    gx, gt = mx.grad(f, (0, 1))(x, t)
+    assert (gx.dtype, gt.dtype) == (dtype, theta)
+
+
+@pytest.mark.parametrize("dtype", [mx.uint8, mx.int8, mx.uint16, mx.int32, mx.uint64, mx.int64])
+def test_integers_become_float32_and_do_not_wrap(entry: Entry, dtype: mx.Dtype) -> None:
+    x, y = mx.array([1, 100], dtype), mx.array([3, 0], dtype)
+    got = entry.function(x, y, reduction="none")
+    assert same_bits(
+        got, entry.function(x.astype(mx.float32), y.astype(mx.float32), reduction="none")
+    )
+    half = entry.function(x.astype(mx.float16), y, reduction="none")
+    assert half.dtype == mx.float16
+
+
+def test_half_thresholds_are_not_rounded() -> None:
+    x, y = mx.array([6e4], mx.float16), mx.zeros(1, mx.float16)
+    assert mx.grad(lambda x: sl.huber_loss(x, y, 7e4, "sum"))(x).item() == 60000
+    small = mx.array([1.0], mx.float16)
+    got = sl.smooth_l1_loss(small, small * 0, 0.1, "none")
+    assert same_bits(got, mx.array([1 - 0.1 / 2]).astype(mx.float16))
+
+
+def test_numpy_arrays_are_converted_as_mlx_does(entry: Entry) -> None:
+    x, y = np.array([[1.5, 2.0], [0.0, 1.0]]), np.array([[1, 2], [3, 4]])
+    want = entry.function(mx.array(x), mx.array(y), reduction="none")
+    for a, b in ((x, y), (x.astype(">f4"), y), (np.asfortranarray(x), y), (x[::-1][::-1], y)):
+        assert same_bits(entry.function(a, b, reduction="none"), want)
+    assert entry.function(x[::-1], y, reduction="mean").shape == ()
+    assert entry.function(np.float32(1.5), mx.array(0.5), reduction="none").shape == ()
+    weighted = entry.function(x, y, reduction="mean", weights=np.ones(2), where=x > 0.5)
+    assert math.isfinite(weighted.item())
+
+
+@pytest.mark.parametrize("value", [1, np.float32(0.5), np.int64(2), Fraction(1, 2), 10**400, 1e300])
+@pytest.mark.parametrize("entry", WITH_THRESHOLD)
+def test_any_real_number_is_a_threshold(entry: Entry, value: object) -> None:
+    x, y = mx.array([0.25, 3.0]), mx.zeros(2)
+    as_float = math.inf if isinstance(value, int) and value > 1 else float(value)
+    f = call(entry, reduction="none")
+    assert same_bits(f(x, y, value), f(x, y, as_float))
+    assert same_bits(f(x, y, np.array([0.5, 2.0])), f(x, y, mx.array([0.5, 2.0])))
+
+
+def test_scalars_and_views(entry: Entry) -> None:
+    x, y = mx.array(2.0), mx.array(0.5)
+    f = call(entry, reduction="mean")
+    assert f(x, y).shape == ()
+    assert mx.grad(f)(x, y).shape == ()
+    base = mx.random.normal((6, 8))
+    for view in (base.T, base[::2, ::-1], mx.broadcast_to(base[0], (5, 8)), base[:, 1]):
+        flat = mx.array(np.array(view))
+        zeros = mx.zeros(view.shape)
+        g = mx.grad(call(entry, reduction="sum"))
+        for run in (lambda h: h, mx.compile):
+            assert same_bits(run(g)(view, zeros), g(flat, zeros))
+
+
+X = mx.ones((4, 3))
+BAD_DATA = {
+    "broadcast": (
+        mx.ones((4, 1)),
+        mx.ones(4),
+        ValueError,
+        r"shape \(4, 1\) .*\(4,\).*never broadc",
+    ),
+    "shapes": (X, mx.ones((3, 4)), ValueError, "must have the same shape"),
+    "complex": (X.astype(mx.complex64), X, TypeError, "complex64.*real part"),
+    "bool": (X > 0, X, TypeError, r"bool.*astype\(mx.float32\)"),
+    "list": ([1.0], X, TypeError, r"of type list.*mx.array\(\.\.\.\)"),
+    "float": (X, 1.0, TypeError, "of type float"),
+    "None": (X, None, TypeError, "NoneType"),
+    "numpy bool": (np.ones(3, bool), X, TypeError, "bool"),
+    "numpy complex": (np.ones(3, complex), X, TypeError, "complex128"),
+    "numpy object": (np.array([None]), X, TypeError, "object"),
+    "numpy text": (np.array(["a"]), X, TypeError, "<U1"),
+    "numpy longdouble": (np.ones(3, np.longdouble), X, TypeError, "float128|longdouble"),
+    "masked": (np.ma.masked_array([1.0], [True]), X, TypeError, "where=~mask"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_DATA)
+def test_bad_data(entry: Entry, kind: str) -> None:
+    x, y, error, message = BAD_DATA[kind]
+    with pytest.raises(error, match=message) as raised:
+        entry.function(x, y)
+    assert str(raised.value).startswith(f"{entry.name}: `")
+    names = entry.data_names
+    with pytest.raises(error, match=f"`{names[0]}`|`{names[1]}`"):
+        entry.function(y, x)
+
+
+BAD_OPTIONS = {
+    "unknown reduction": ({"reduction": "avg"}, ValueError, "`reduction` is 'avg'.*'none', 'mean'"),
+    "reduction a number": ({"reduction": 1.0}, ValueError, "`reduction` is 1.0"),
+    "reduction an array": ({"reduction": X}, ValueError, "`reduction`"),
+    "axis out of range": ({"axis": 2, "reduction": "sum"}, ValueError, "out of range.*-2 to 1"),
+    "axis below range": ({"axis": -3, "reduction": "sum"}, ValueError, "out of range"),
+    "axis twice": ({"axis": (0, -2), "reduction": "sum"}, ValueError, "names an axis twice"),
+    "axis a float": ({"axis": 0.0, "reduction": "sum"}, TypeError, "expected an int"),
+    "axis a bool": ({"axis": True, "reduction": "sum"}, TypeError, "expected an int"),
+    "axis for none": ({"axis": 0, "reduction": "none"}, ValueError, "reduces nothing"),
+    "weights widen": ({"weights": mx.ones((5, 4, 3))}, ValueError, r"`weights`.*\(5, 4, 3\)"),
+    "weights misfit": ({"weights": mx.ones(4)}, ValueError, r"`weights` has shape \(4,\)"),
+    "weights a list": ({"weights": [1.0]}, TypeError, "`weights` is of type list"),
+    "weights bool": ({"weights": X > 0}, TypeError, "`weights` has dtype"),
+    "weights True": ({"weights": True}, TypeError, "`weights` is of type bool"),
+    "weights nan": ({"weights": math.nan}, ValueError, "`weights` is nan"),
+    "where widens": ({"where": mx.ones((1, 4, 3)) > 0}, ValueError, "`where` has shape"),
+    "where a number": ({"where": X}, TypeError, "`where` has dtype.*boolean.*Compare"),
+    "where a list": ({"where": [True]}, TypeError, "`where` is of type list"),
+    "where numpy int": ({"where": np.ones((4, 3), int)}, TypeError, "`where` has dtype"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_OPTIONS)
+def test_bad_options(entry: Entry, kind: str) -> None:
+    keywords, error, message = BAD_OPTIONS[kind]
+    with pytest.raises(error, match=message) as raised:
+        entry.function(X, X, **keywords)
+    assert str(raised.value).startswith(f"{entry.name}: ")
+    assert str(raised.value).endswith(".")
+
+
+BAD_THRESHOLDS = {
+    "negative": (-1.0, ValueError, r"is -1.0; expected a number in \[0, inf\]"),
+    "minus infinity": (-math.inf, ValueError, "is -inf"),
+    "nan": (math.nan, ValueError, "is nan"),
+    "a huge negative": (-(10**400), ValueError, "expected a number in"),
+    "text": ("mean", TypeError, "of type str; expected a real number or an mx.array"),
+    "a list": ([1.0], TypeError, "of type list"),
+    "None": (None, TypeError, "NoneType"),
+    "a bool": (True, TypeError, "of type bool"),
+    "complex": (1j, TypeError, "of type complex"),
+    "a complex array": (mx.ones(3) * 1j, TypeError, "complex64"),
+    "a bool array": (X > 0, TypeError, "bool"),
+    "widening": (mx.ones((2, 4, 3)), ValueError, r"shape \(2, 4, 3\) and the data \(4, 3\)"),
+    "widening a 1": (mx.ones((4, 1, 1)), ValueError, "must broadcast to the data's shape"),
+    "misfit": (mx.ones(4), ValueError, r"\(4,\)"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_THRESHOLDS)
+@pytest.mark.parametrize("entry", WITH_THRESHOLD)
+def test_bad_thresholds(entry: Entry, kind: str) -> None:
+    value, error, message = BAD_THRESHOLDS[kind]
+    with pytest.raises(error, match=message) as raised:
+        entry.function(X, X, **thresholds(entry, value))
+    assert str(raised.value).startswith(f"{entry.name}: `{entry.threshold_names[0]}`")
+
+
+def test_a_threshold_may_not_widen_a_length_1_axis() -> None:
+    x = mx.ones((4, 1))
+    with pytest.raises(ValueError, match="broadcast to the data's shape"):
+        sl.huber_loss(x, x, mx.ones(3))
+
+
+def test_errors_come_before_tracing_too() -> None:
+    with pytest.raises(ValueError, match="same shape"):
+        mx.compile(mx.grad(sl.l1_loss))(X, mx.ones(3))
+    with pytest.raises(ValueError, match="huber_loss: `delta` is -1"):
+        mx.compile(lambda x: sl.huber_loss(x, x, -1))(X)
+
+
+def test_the_data_is_never_changed(entry: Entry) -> None:
+    x, y = mx.random.normal((5,)), mx.random.normal((5,))
+    before = as_numpy(x), as_numpy(y)
+    mx.eval(mx.value_and_grad(call(entry, reduction="mean"))(x, y))
+    assert (as_numpy(x) == before[0]).all()
+    assert (as_numpy(y) == before[1]).all()

@@ -1,0 +1,155 @@
+"""Wrong losses, to show that the properties above would catch them.
+
+Each mutant is a plausible slip in smooth L1's record. The check is the one of test_accuracy,
+test_contract or test_transforms, run on the mutant; the true record passes it.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from cases import floats
+from oracle import exact, to_mp, ulps
+
+from smoothloss import _custom, _reduce
+from smoothloss._evaluate import evaluate
+from smoothloss._loss import Loss
+from smoothloss.losses.smooth_l1 import LOSS, psi, psi_beta, psi_prime, rho, rho_beta
+
+R = floats(*np.linspace(-3, 3, 41), 1e-8, 1e-5)
+BETA = mx.full(R.shape, 0.7)
+X0 = mx.zeros_like(R)
+
+
+def run(loss: Loss) -> Callable[..., mx.array]:
+    return lambda x, beta: evaluate(
+        "mutant", loss, {"x": x, "y": mx.zeros_like(x)}, {"beta": beta}, "none", None, None, None
+    )
+
+
+def agrees(loss: Loss) -> bool:
+    """Every derivative to second order within its bound of the oracle."""
+    f = run(loss)
+    for order in [(), (0,), (1,), (0, 0), (0, 1), (1, 0), (1, 1)]:
+        g = f
+        for i in order:
+            g = lambda *row, g=g, i=i: mx.grad(lambda *r: g(*r).sum(), argnums=i)(*row)
+        r, beta = to_mp(np.array(R)), to_mp(np.array(BETA))
+        if not ulps(g(R, BETA), exact("smooth_l1_loss", order, r, beta)).max() <= 4:
+            return False
+    return True
+
+
+def keeps_the_edges(loss: Loss) -> bool:
+    f = run(loss)
+    r = floats(0.0, 0.7, float("nan"), float("inf"), 2.0)
+    g = mx.grad(lambda x, b: f(x, b).sum())
+    first = g(r, mx.array(0.7)).tolist()
+    zero = g(r, mx.array(0.0)).tolist()
+    nan = np.isnan
+    return (
+        first[:2] == [0, 1]
+        and nan(first[2])
+        and first[3:] == [1, 1]
+        and zero[:2] == [0, 1]
+        and nan(zero[2])
+        and bool(mx.isnan(f(r, mx.array(-1.0))).all())
+    )
+
+
+def with_(**changes: object) -> Loss:
+    return dataclasses.replace(LOSS, **changes)
+
+
+W = mx.where
+MUTANTS = {
+    "a missing half": with_(rho=lambda r, b: W(abs(r) < b, r * r / b, abs(r) - 0.5 * b)),
+    "swapped branches": with_(rho=lambda r, b: W(abs(r) >= b, 0.5 * r * r / b, abs(r) - 0.5 * b)),
+    "not minus beta/2": with_(rho=lambda r, b: W(abs(r) < b, 0.5 * r * r / b, abs(r))),
+    "psi of Huber": with_(gradient=(lambda r, b: mx.clip(r, -b, b), rho_beta)),
+    "psi even": with_(gradient=(lambda r, b: mx.abs(psi(r, b)), rho_beta)),
+    "no gradient of beta": with_(gradient=(psi, lambda r, b: 0 * r)),
+    "beta's sign": with_(gradient=(psi, lambda r, b: -rho_beta(r, b))),
+    "curvature outside": with_(
+        hessian=((lambda r, b: 1 / b + 0 * r, psi_beta), (psi_beta, LOSS.hessian[1][1]))
+    ),
+    "mixed sign": with_(
+        hessian=((psi_prime, lambda r, b: -psi_beta(r, b)), (psi_beta, LOSS.hessian[1][1]))
+    ),
+    "transposed mixed lost": with_(
+        hessian=((psi_prime, psi_beta), (lambda r, b: 0 * r, LOSS.hessian[1][1]))
+    ),
+    "no curvature in beta": with_(hessian=((psi_prime, psi_beta), (psi_beta, lambda r, b: 0 * r))),
+    "cancelling psi": with_(gradient=(lambda r, b: ((r - b) + b) / b, rho_beta)),
+}
+EDGE_MUTANTS = {
+    "0/0 at beta 0": with_(gradient=(lambda r, b: mx.maximum(mx.minimum(r, b), -b) / b, rho_beta)),
+    "NaN to 0": with_(gradient=(lambda r, b: W(abs(r) < b, r / b, mx.sign(r)), rho_beta)),
+    "open kink": with_(gradient=(lambda r, b: W(abs(r) <= b, 0.999 * r / b, mx.sign(r)), rho_beta)),
+    "negative beta let through": with_(
+        thresholds=(dataclasses.replace(LOSS.thresholds[0], low=-float("inf")),)
+    ),
+}
+
+
+def test_the_true_record_passes() -> None:
+    assert agrees(LOSS)
+    assert agrees(with_(rho=lambda r, b: rho(r, b)))
+    assert keeps_the_edges(LOSS)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_wrong_formula_is_caught(name: str) -> None:
+    assert not agrees(MUTANTS[name])
+
+
+@pytest.mark.parametrize("name", EDGE_MUTANTS)
+def test_a_wrong_edge_is_caught(name: str) -> None:
+    assert not keeps_the_edges(EDGE_MUTANTS[name])
+
+
+def test_a_custom_function_without_a_vmap_rule_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a gradient is silently MLX's own: 0 instead of 1/beta at 0, say."""
+
+    original = mx.custom_function
+
+    class NoVmap:
+        def __init__(self, f: Callable[..., mx.array]) -> None:
+            self.inner = original(f)
+            self.vjp, self.jvp, self.vmap = self.inner.vjp, self.inner.jvp, lambda rule: rule
+
+        def __call__(self, *row: mx.array) -> mx.array:
+            return self.inner(*row)
+
+    r = floats(0.0, 0.5)
+    x = mx.stack([r, r])
+
+    def curvature(loss: Loss) -> list[float]:
+        batched = lambda x: mx.vmap(run(loss), (0, None))(x, mx.array(1.0)).sum()
+        return mx.grad(lambda x: mx.grad(batched)(x).sum())(x)[0].tolist()
+
+    assert curvature(LOSS) == [1, 1]
+    fresh = with_()
+    with monkeypatch.context() as patch:
+        patch.setattr(_custom.mx, "custom_function", NoVmap)
+        broken = curvature(fresh)
+    assert broken != [1, 1]
+
+
+def test_a_sequential_or_half_precision_sum_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    n = 3 * 10**6
+    x = mx.full((n,), 1.1)
+
+    def error() -> float:
+        return abs(_reduce.total(x, (0,)).item() / (n * float(np.float32(1.1))) - 1)
+
+    assert error() < 1e-6
+    assert abs(mx.sum(x).item() / (n * float(np.float32(1.1))) - 1) > 1e-6
+    monkeypatch.setattr(_reduce, "FAN", 4096)
+    _reduce._total.cache_clear()
+    assert error() > 1e-6
+    _reduce._total.cache_clear()
+    half = mx.full((70_000,), 2, mx.float16)
+    assert mx.isinf(half.sum())

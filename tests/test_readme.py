@@ -1,0 +1,58 @@
+"""The README: its example runs, its links lead somewhere, its identities hold."""
+
+import re
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from oracle import as_numpy
+
+import smoothloss as sl
+
+README = Path(__file__).parents[1] / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+
+
+def test_the_example_trains() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    np.testing.assert_allclose(names["params"]["w"].tolist(), [1, -2, 0.5], atol=1e-2)
+
+
+def test_files_and_losses_that_are_named_exist() -> None:
+    for path in re.findall(r"\]\((?!http)([^)]+)\)", TEXT):
+        assert (README.parent / path).exists() or not (README.parent / "Makefile").exists(), path
+    for name in set(re.findall(r"`(test_\w+\.py)`", TEXT)):
+        assert (Path(__file__).parent / name).exists(), name
+    for name in set(re.findall(r"^\| `(\w+_loss)\(", TEXT, re.MULTILINE)):
+        assert callable(getattr(sl, name))
+
+
+def test_identities() -> None:
+    x, y = mx.random.normal((100,)) * 3, mx.random.normal((100,))
+    r = as_numpy(x) - as_numpy(y)
+    huber = sl.huber_loss(x, y, 0.7)
+    assert mx.allclose(huber, 0.7 * sl.smooth_l1_loss(x, y, 0.7, "none"))
+    infinite = sl.huber_loss(x, y, float("inf"))
+    assert mx.array_equal(sl.mse_loss(x, y, "none"), 2 * infinite)
+    np.testing.assert_allclose(as_numpy(infinite), r * r / 2, rtol=1e-6)  # optax.l2_loss
+    assert mx.array_equal(sl.l1_loss(x, y), sl.smooth_l1_loss(x, y, 0.0))
+    rows = x.reshape(20, 5), y.reshape(20, 5)  # keras.losses.huber: the mean of the last axis
+    each = sl.huber_loss(*rows, 0.7, "mean", axis=-1)
+    assert mx.allclose(each, huber.reshape(20, 5).mean(-1))
+
+
+def test_weighted_means() -> None:
+    x, y, w = mx.array([1.0, 2.0, 6.0]), mx.zeros(3), mx.array([1.0, 0.0, 3.0])
+    assert sl.l1_loss(x, y, weights=w).item() == pytest.approx(19 / 4)
+    assert (w * sl.l1_loss(x, y, reduction="none")).mean().item() == pytest.approx(19 / 3)
+    nan = mx.array([1.0, float("nan"), 6.0])
+    assert mx.isnan(sl.l1_loss(nan, y, weights=w)).item()
+    assert sl.l1_loss(nan, y, where=~mx.isnan(nan)).item() == 3.5
+
+
+def test_sums_beyond_float32_are_inf() -> None:
+    x = mx.full((4,), 3e38)
+    assert mx.isinf(sl.l1_loss(x, mx.zeros(4))).item()
