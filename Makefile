@@ -52,6 +52,7 @@ $(VENV)/.demo: $(VENV)/.setup
 	$(BIN)/python -m pip install --quiet --editable '.[$(if $(EXTRA),$(EXTRA)$(comma))demo]'
 	touch $@
 
+$(VENV)/.lint: $(VENV)/.demo # whose packages carry types
 $(VENV)/.test $(VENV)/.lint $(VENV)/.build: $(VENV)/.%: $(VENV)/.setup
 	$(BIN)/python -m pip install --quiet --group $*
 	touch $@
