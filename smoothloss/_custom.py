@@ -78,7 +78,7 @@ def term(
         x, y, *own = (_renewed(v, order) for v in (x, y, *theta))
         r = x.astype(compute) - y.astype(compute)
         if mask:
-            r = mx.where(mask[0], r, 0)  # else 0 * NaN where MLX differentiates a last derivative
+            r = mx.where(mask[0], r, 0)  # so that MLX, deriving a last kernel, meets no NaN
         valid = (t.poisoned(v.astype(compute)) for t, v in zip(thresholds, own, strict=True))
         out = kernel.formula(r, *valid)
         if factors:
@@ -133,6 +133,8 @@ def term(
         for j, step in enumerate(rest[len(theta) : len(theta) + len(factors)]):
             if step is not None:
                 push(kernel, _swapped(factors, j, step))
+        if not moved:  # the mask alone depends on the argument
+            return mx.zeros(mx.broadcast_shapes(*(v.shape for v in row)), dtype)
         return functools.reduce(mx.add, moved).astype(dtype)
 
     @custom.vmap

@@ -190,6 +190,12 @@ def test_weights_and_masks_by_hand() -> None:
     assert by_mask.tolist() == (PSI * as_numpy(masks)).tolist()
 
 
+def test_a_mask_that_depends_on_the_argument_has_no_derivative() -> None:
+    f = lambda t: marked(X, Y, T, where=t > 2)
+    assert mx.jvp(f, [T], [T])[1][0].tolist() == [0] * N
+    assert mx.grad(lambda t: f(t).sum())(T).tolist() == [0] * N
+
+
 def test_stop_gradient_and_targets() -> None:
     assert mx.grad(lambda x: total(mx.stop_gradient(x)))(X).tolist() == [0] * N
     assert mx.grad(lambda y: marked(X, y, T, "sum"))(Y).tolist() == [-PSI] * N
