@@ -230,3 +230,30 @@ def test_compiled_is_eager_to_the_bit(entry: Entry, dtype: mx.Dtype) -> None:
     for order in [(), (0,), *orders(entry, 1)]:
         f = partial(entry, order)
         assert same_bits(mx.compile(f)(*row), f(*row))
+
+
+@given(
+    dtype=st.sampled_from([mx.float32, mx.float16, mx.bfloat16, mx.float64]),
+    data=st.lists(st.tuples(st.floats(), st.floats(), st.floats(0) | st.just(NAN)), min_size=1),
+    name=st.sampled_from(sorted(GRADIENTS)),
+)
+def test_any_data_at_all(dtype: mx.Dtype, data: list[tuple[float, ...]], name: str) -> None:
+    """Values are NaN where they must be and nowhere else; gradients have the residual's sign."""
+    entry = next(e for e in catalog() if e.name == name)
+    x, y, theta = (mx.array(np.array(column), dtype) for column in zip(*data, strict=True))
+    wide = mx.float64 if dtype == mx.float64 else mx.float32
+    r = as_numpy(x.astype(wide) - y.astype(wide))
+    thresholds = column(entry, theta)
+    t = as_numpy(theta) if thresholds else np.ones_like(r)
+    undefined = np.isnan(r) | np.isnan(t)
+    both = np.isinf(r) & np.isinf(t)  # of these only smooth L1's value is NaN
+    value = as_numpy(call(entry, reduction="none")(x, y, *thresholds))
+    g = as_numpy(gradient(entry, x, y, *thresholds))
+    for got in (value, g):
+        assert np.isnan(got[undefined]).all()
+        assert not np.isnan(got[~undefined & ~both]).any()
+    fine = ~undefined & ~both
+    assert (value[fine] >= 0).all()
+    assert ((np.sign(g) == np.sign(r)) | (g == 0))[fine].all()
+    bounded = {"l1_loss": 1, "smooth_l1_loss": 1, "huber_loss": t}.get(name, INF)
+    assert (np.abs(g) <= bounded)[fine].all()
