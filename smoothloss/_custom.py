@@ -150,8 +150,9 @@ def _renewed(v: mx.array, order: int) -> mx.array:
     Keeps ``mx.compile`` from sharing x - y, say, between the forward and the backward, which would
     write it to memory: that costs more than computing it twice.
     """
-    axes = tuple(range(order))
-    return mx.squeeze(mx.expand_dims(v, axes), axes) if order else v
+    for _ in range(order):  # one axis a time: MLX 0.32.4 vmaps expand_dims of several axes wrongly
+        v = mx.squeeze(mx.expand_dims(v, 0), 0)
+    return v
 
 
 def _swapped(factors: tuple[mx.array, ...], j: int, other: mx.array) -> tuple[mx.array, ...]:
@@ -165,6 +166,6 @@ def batch_first(row: Sequence[mx.array], axes: Sequence[int | None]) -> list[mx.
     for v, a in zip(row, axes, strict=True):
         if a is not None:
             v = mx.moveaxis(v, a, 0)
-            v = mx.expand_dims(v, list(range(1, 1 + rank - (v.ndim - 1))))
+            v = v.reshape(v.shape[0], *[1] * (rank - v.ndim + 1), *v.shape[1:])
         moved.append(v)
     return moved

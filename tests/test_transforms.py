@@ -257,6 +257,57 @@ def test_matrix(entry: Entry, dtype: mx.Dtype, kind: str, reduction: str) -> Non
         assert same_bits(columns(x, y), mx.grad(lambda x: scalar(x, y, *row[2:]))(x))
 
 
+AXES = [(0, 0), (1, 1), (2, 2), (-1, 0), (0, 1), (1, None), (None, 2), (2, -1)]
+REDUCTIONS = [("none", None), ("sum", None), ("mean", 1), ("sum", (0, -1)), ("mean", (0, 1))]
+
+
+@pytest.mark.parametrize("axes", AXES)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_vmap_over_any_axis_is_the_loop(
+    entry: Entry, axes: tuple[int | None, int | None], reduction: tuple[str, object]
+) -> None:
+    """Value, gradients and Hessian-vector products, of data batched along different axes."""
+    inner, batch = (3, 4), 5
+    x, y = (
+        mx.random.normal(inner)
+        if a is None
+        else mx.moveaxis(mx.random.normal((batch, *inner)), 0, a)
+        for a in axes
+    )
+    theta = mx.random.uniform(0.2, 2, (batch,))
+    w = mx.random.uniform(shape=(batch, 4))
+    v = mx.random.normal(inner)
+
+    def loss(x: mx.array, y: mx.array, t: mx.array, w: mx.array) -> mx.array:
+        named = thresholds(entry, t)
+        return entry.function(x, y, reduction=reduction[0], axis=reduction[1], weights=w, **named)
+
+    def squared(*row: mx.array) -> mx.array:
+        return (loss(*row) ** 2).sum()
+
+    def hvp(*row: mx.array) -> mx.array:
+        return mx.grad(lambda x: (v * mx.grad(squared)(x, *row[1:])).sum())(row[0])
+
+    def pushed(*row: mx.array) -> mx.array:
+        return mx.jvp(lambda x: mx.grad(squared)(x, *row[1:]), [row[0]], [v])[1][0]
+
+    def take(a: mx.array, axis: int | None, i: int) -> mx.array:
+        return a if axis is None else mx.take(a, i, axis)
+
+    rows = [(take(x, axes[0], i), take(y, axes[1], i), theta[i], w[i]) for i in range(batch)]
+    for f in (loss, mx.grad(squared), mx.grad(squared, argnums=3), hvp, pushed):
+        want = mx.stack([f(*row) for row in rows])
+        got = mx.vmap(f, (*axes, 0, 0))(x, y, theta, w)
+        assert got.shape == want.shape
+        assert mx.allclose(got, want, rtol=1e-5, atol=1e-6)
+        out = mx.vmap(f, (*axes, 0, 0), -1)(x, y, theta, w)
+        assert mx.allclose(mx.moveaxis(out, -1, 0), want, rtol=1e-5, atol=1e-6)
+    nested = mx.vmap(mx.vmap(hvp, (None, None, 0, None)), (*axes, None, 0))(x, y, theta, w)
+    for i, (a, b, _, d) in enumerate(rows):
+        want = mx.stack([hvp(a, b, theta[j], d) for j in range(batch)])
+        assert mx.allclose(nested[i], want, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("entry", WITH_THRESHOLD)
 def test_hand_derivatives_survive_vmap_where_autodiff_fails(entry: Entry) -> None:
     """At r = 0, at infinity and at threshold 0 MLX's own derivative would be 0 or NaN."""
