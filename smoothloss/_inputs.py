@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import mlx.core as mx
 import numpy as np
 
-from ._loss import Threshold
+from ._loss import Threshold, as_float
 
 Reduction: TypeAlias = Literal["none", "mean", "sum"]
 Array: TypeAlias = "mx.array | np.ndarray[Any, np.dtype[Any]]"
@@ -75,7 +75,8 @@ def _fits(function: str, name: str, value: mx.array, shape: Sequence[int]) -> mx
     ):
         raise ValueError(
             f"{function}: `{name}` has shape {value.shape} and the data {tuple(shape)}; it must "
-            f"broadcast to the data's shape. Reshape it, with axes of length 1 where it is shared."
+            f"broadcast to the data's shape. Reshape it to at most as many axes, of length 1 where "
+            f"it is shared."
         )
     return value
 
@@ -99,11 +100,11 @@ def weighting(
     if value is None:
         return None
     if isinstance(value, Real) and not isinstance(value, bool | np.bool_):
-        number = float(value)
-        if number != number:
+        number, limits = as_float(value), mx.finfo(dtype)
+        if number != 0 and not float(limits.smallest_normal) <= abs(number) <= float(limits.max):
             raise ValueError(
-                f"{function}: `weights` is nan; expected a number or an array. "
-                f"Use where=... to leave elements out."
+                f"{function}: `weights` is {number:g}; expected 0 or a number that {dtype} holds. "
+                f"Rescale it, or use where=... to leave elements out."
             )
         return mx.full((), number, dtype)
     return _fits(function, "weights", as_array(function, "weights", value), shape)
@@ -122,7 +123,7 @@ def axes(function: str, reduction: object, axis: object, ndim: int) -> tuple[int
     if not isinstance(reduction, str) or reduction not in ("none", "mean", "sum"):
         raise ValueError(
             f"{function}: `reduction` is {reduction!r}; expected 'none', 'mean' or 'sum'. "
-            f"Thresholds come before it; pass it by keyword, as in reduction='mean'."
+            f"Pass it by keyword, as in reduction='mean'."
         )
     if axis is None:
         return tuple(range(ndim))
@@ -142,8 +143,9 @@ def axes(function: str, reduction: object, axis: object, ndim: int) -> tuple[int
         i = operator.index(a)
         if not -ndim <= i < ndim:
             raise ValueError(
-                f"{function}: `axis` is {axis!r}, out of range for data of {ndim} axes; expected "
-                f"values from {-ndim} to {ndim - 1}. Leave it out to reduce over all axes."
+                f"{function}: `axis` is {axis!r}, out of range for data with {ndim} axes; expected "
+                f"{f'{-ndim} to {ndim - 1}' if ndim else 'none'}. "
+                f"Leave it out to reduce over all axes."
             )
         found.append(i % ndim)
     if len(set(found)) < len(found):

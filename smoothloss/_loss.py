@@ -15,6 +15,14 @@ Formula = Callable[..., mx.array]
 """``formula(r, *thresholds)``: elementwise, in the dtype of ``r``."""
 
 
+def as_float(value: Real) -> float:
+    """``value`` as a float; integers beyond the floats become infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
+
+
 @dataclass(frozen=True, eq=False)
 class Kernel:
     """A formula and its partial derivatives in ``(r, *thresholds)``.
@@ -41,10 +49,7 @@ class Threshold:
                 f"{function}: `{self.name}` is of type {type(value).__name__}; expected a real "
                 f"number or an mx.array. Pass several values as mx.array([...])."
             )
-        try:
-            number = float(value)
-        except OverflowError:  # an integer beyond the floats
-            number = math.inf if value > 0 else -math.inf  # type: ignore[operator]
+        number = as_float(value)
         if not self.low <= number <= self.high:
             raise ValueError(
                 f"{function}: `{self.name}` is {value}; expected a number in "

@@ -144,6 +144,10 @@ BAD_OPTIONS = {
     "weights bool": ({"weights": X > 0}, TypeError, "`weights` has dtype"),
     "weights True": ({"weights": True}, TypeError, "`weights` is of type bool"),
     "weights nan": ({"weights": math.nan}, ValueError, "`weights` is nan"),
+    "weights infinite": ({"weights": math.inf}, ValueError, "`weights` is inf"),
+    "weights too large": ({"weights": 1e39}, ValueError, "`weights` is 1e.39.*float32"),
+    "weights beyond floats": ({"weights": 10**400}, ValueError, "`weights` is inf"),
+    "weights too small": ({"weights": 1e-50}, ValueError, "`weights` is 1e-50"),
     "where widens": ({"where": mx.ones((1, 4, 3)) > 0}, ValueError, "`where` has shape"),
     "where a number": ({"where": X}, TypeError, "`where` has dtype.*boolean.*Compare"),
     "where a list": ({"where": [True]}, TypeError, "`where` is of type list"),
@@ -185,6 +189,11 @@ def test_bad_thresholds(entry: Entry, kind: str) -> None:
     with pytest.raises(error, match=message) as raised:
         entry.function(X, X, **thresholds(entry, value))
     assert str(raised.value).startswith(f"{entry.name}: `{entry.threshold_names[0]}`")
+
+
+def test_axis_of_0_d_data() -> None:
+    with pytest.raises(ValueError, match=r"data with 0 axes; expected none\. Leave it out"):
+        sl.l1_loss(mx.array(1.0), mx.array(0.0), axis=0)
 
 
 def test_a_threshold_may_not_widen_a_length_1_axis() -> None:

@@ -32,6 +32,19 @@ def test_sum_of_equal_values_for_every_mantissa() -> None:
     assert _reduce.FAN**7 > 1e8
 
 
+def test_equal_values_of_odd_lengths() -> None:
+    """A remainder must not be added into the partial sums of the rest."""
+    rng = np.random.default_rng(0)
+    lengths = [1_324_693, 3_219_151, *(10 ** rng.uniform(1.2, 6.5, 150)).astype(int)]
+    for n in map(int, lengths):
+        value = np.float32(1 + rng.random())
+        got = _reduce.total(mx.full((n,), float(value), mx.float32), (0,)).item()
+        assert got == pytest.approx(n * float(value), rel=6e-7), (n, value)
+    for n, value in ((1_324_693, 1.944962739944458), (3_219_151, 1.7221031188964844)):
+        x = mx.full((n,), value)
+        assert sl.l1_loss(x, mx.zeros(n)).item() == pytest.approx(value, rel=1e-6)
+
+
 @pytest.mark.parametrize("n", [17, 4096, 70_001, 1_048_576, 30_000_003])
 def test_mean_and_sum_to_1e_minus_6(n: int) -> None:
     constant = mx.full((n,), 1.1, mx.float32)
@@ -191,6 +204,16 @@ def test_a_mean_over_nothing_is_0_with_0_gradients(entry: Entry, dtype: mx.Dtype
         value, g = mx.value_and_grad(call(entry, reduction="mean", **keywords))(data, y)
         assert value.item() == 0
         assert (g == 0).all()
+        # and 0 second derivatives, in the weights too
+        w = keywords.get("weights", 1.0)
+        w = w if isinstance(w, mx.array) else mx.ones(4) * w
+        mask = keywords.get("where")
+
+        def by_w(w: mx.array, x: mx.array = data, mask: object = mask) -> mx.array:
+            return call(entry, reduction="mean", weights=w, where=mask)(x, y)
+
+        twice = mx.grad(lambda w: mx.grad(by_w)(w).sum())(w)
+        assert (twice == 0).all()
     masked = mx.array([True, False, True, False])
     value, g = mx.value_and_grad(call(entry, reduction="mean", where=masked))(nan, y)
     assert np.isnan(value.item())

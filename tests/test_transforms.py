@@ -356,3 +356,5 @@ def test_documented_limits_of_mlx_still_stand(tmp_path: Path) -> None:
         mx.eval(shapeless(X))
     with pytest.raises(ValueError, match="CustomTransforms"):
         mx.export_function(str(tmp_path / "f.mlxfn"), lambda x: sl.l1_loss(x, Y), X)
+    with pytest.raises(ValueError, match="Not implemented for Depends"):
+        mx.vmap(mx.grad(mx.checkpoint(lambda x: sl.l1_loss(x, Y))))(stack(X))

@@ -121,8 +121,8 @@ def huber_loss(
     Notes
     -----
     At :math:`|r| = \delta` the gradient is exactly :math:`\pm\delta` and the second derivative
-    is 0; inside it is 1, also at r = 0. delta = 0 gives 0, delta = inf gives :math:`r^2/2`. An
-    infinite residual has loss inf and gradient :math:`\pm\delta` for delta > 0; NaN gives NaN. A
+    is 0; inside it is 1, also at r = 0. delta = 0 gives 0, delta = inf gives :math:`r^2/2`. For
+    delta > 0 an infinite residual has loss inf and gradient :math:`\pm\delta`; NaN gives NaN. A
     negative or NaN element of an array delta gives NaN there. Half types are computed in
     float32 and rounded once. Tested bounds: value 3 ulp in float32 and gradient correctly rounded
     from the rounded residual, 1 ulp in half types; means and sums 1e-6 relative up to 1e8 elements.
