@@ -19,7 +19,7 @@ Parameter: TypeAlias = "float | mx.array | np.ndarray[Any, np.dtype[Any]]"
 """A threshold or weights: a number, or an array that broadcasts to the data."""
 Axis: TypeAlias = "int | Sequence[int] | None"
 
-_NUMPY_KINDS = {"f": "floating", "i": "integer", "u": "integer", "b": "boolean"}
+_NUMPY_KINDS = "fiub"  # floating, integer, unsigned, boolean
 
 
 def as_array(function: str, name: str, value: object, *, boolean: bool = False) -> mx.array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import mlx.core as mx
 import numpy as np
@@ -44,14 +44,13 @@ def partial(entry: Entry, order: tuple[int, ...]) -> Callable[..., mx.array]:
 
     In ``order``, 0 stands for the residual and 1 for the threshold.
     """
-    f = call(entry, reduction="none")
-    for i in order:
-        argnum = i + 1 if i else 0
+    return nested(call(entry, reduction="none"), [i + 1 if i else 0 for i in order])
 
-        def g(*row: mx.array, f=f, argnum=argnum) -> mx.array:
-            return mx.grad(lambda *r: f(*r).sum(), argnums=argnum)(*row)
 
-        f = g
+def nested(f: Callable[..., mx.array], argnums: Iterable[int]) -> Callable[..., mx.array]:
+    """The derivative of an elementwise ``f`` by each argument in turn."""
+    for argnum in argnums:
+        f = mx.grad(lambda *row, f=f: f(*row).sum(), argnums=argnum)
     return f
 
 

@@ -93,15 +93,12 @@ import smoothloss
 loss = getattr(smoothloss, sys.argv[1])
 kernels = lambda: len(glob.glob(os.environ["TMPDIR"] + "/**/*.so", recursive=True))
 x, y = mx.random.normal((100,)), mx.random.normal((100,))
+step = lambda x, y, t: mx.value_and_grad(lambda x: loss(x, y, t, reduction="mean"))(x)
+by_argument = mx.compile(step)
 def run(threshold):
-    step = lambda x, y, t: mx.value_and_grad(lambda x: loss(x, y, t, reduction="mean"))(x)
     if isinstance(threshold, float):
         mx.eval(mx.compile(lambda x, y: step(x, y, threshold))(x, y))
-        mx.eval(by_argument(x, y, threshold))
-    else:
-        mx.eval(by_argument(x, y, threshold))
-by_argument = mx.compile(lambda x, y, t: mx.value_and_grad(
-    lambda x: loss(x, y, t, reduction="mean"))(x))
+    mx.eval(by_argument(x, y, threshold))
 for kind in (float, mx.array):
     run(kind(1.0))
     first = kernels()

@@ -150,8 +150,6 @@ def test_weights_where_and_axis_mean_what_they_say(p: dict) -> None:
 
     def f(x: mx.array, y: mx.array, *rest: mx.array) -> mx.array:
         named = dict(zip([*entry.threshold_names, "weights"], rest, strict=False))
-        if not entry.threshold_names and rest:
-            named = {"weights": rest[0]}
         return entry.function(x, y, **named, **keywords)
 
     got = f(*row)
@@ -162,7 +160,6 @@ def test_weights_where_and_axis_mean_what_they_say(p: dict) -> None:
     np.testing.assert_allclose(as_numpy(grads[0]), gx.astype(float), rtol=1e-6, atol=1e-9)
     assert same_bits(grads[1], -grads[0])
     if w is not None:
-        inner = np.where(chosen, (rho - (value if np.ndim(norm) == 0 else 0)), 0)
         spread = np.expand_dims(value, axes) if axes else value
         inner = chosen * (rho - (spread if p["reduction"] == "mean" else 0)) / norm
         added = tuple(range(x.ndim - w.ndim))
