@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import mlx.core as mx
 
 from . import _inputs
 from ._custom import compute_dtype, term
 from ._inputs import Array, Axis, Parameter
 from ._loss import Loss
-from ._reduce import reduced
+from ._reduce import mean
 
 
 def evaluate(
@@ -33,13 +35,18 @@ def evaluate(
         _inputs.threshold(function, spec, thresholds[spec.name], x.shape, compute)
         for spec in loss.thresholds
     ]
+    # Numbers are checked by now: None spares their kernels the check and the derivatives.
+    specs = tuple(
+        None if isinstance(thresholds[spec.name], Real) else spec for spec in loss.thresholds
+    )
     w = _inputs.weighting(function, weights, x.shape, compute)
     mask = _inputs.selection(function, where, x.shape)
-
-    # Reductions take the losses as computed; half types are rounded once, at the end.
-    result = dtype if reduction == "none" else compute
-    elementwise = term(loss.kernel, loss.thresholds, mask is not None, result)
-    losses = elementwise(x, y, *theta, *(v for v in (w, mask) if v is not None))
+    row = (x, y, *theta, *(v for v in (w, mask) if v is not None))
+    masked = mask is not None
     if reduction == "none":
-        return losses
-    return reduced(losses, reduction, axes, w, mask).astype(dtype)
+        return term(loss.kernel, specs, masked, dtype)(*row)
+    # Reductions take the losses as computed; half types are rounded once, at the end.
+    out = term(loss.kernel, specs, masked, compute, axes)(*row)
+    if reduction == "mean":
+        out = mean(out, x.shape, axes, w, mask)
+    return out.astype(dtype)

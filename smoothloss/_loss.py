@@ -57,13 +57,12 @@ class Threshold:
             )
         return number
 
-    def poisoned(self, value: mx.array) -> mx.array:
-        """``value``, but NaN outside the interval: arrays are never read, so they can't raise."""
+    def poison(self, value: mx.array) -> mx.array:
+        """0, but NaN outside the interval: arrays are never read, so they can't raise."""
         valid = value >= self.low
         if self.high < math.inf:
             valid = valid & (value <= self.high)
-        # As a sum of constants it vectorises, which selecting between values need not.
-        return value + mx.where(valid, 0.0, mx.nan)
+        return mx.where(valid, 0.0, mx.nan)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Sums that stay accurate in float32, and the one corridor from losses to their reduction."""
+"""Sums that stay accurate in float32, and the mean and sum of losses."""
 
 from __future__ import annotations
 
@@ -19,12 +19,20 @@ Sum = Callable[[mx.array], mx.array]
 # neighbours are summed side by side, which is what vectorises.
 FAN = 16
 RUN = 1024
+# The CPU maps and clears fresh memory for every array above 32 MB, which costs more than the
+# losses; so they are computed and summed in blocks of this many.
+BLOCK = 1 << 22
+
+
+def on_cpu() -> bool:
+    """Whether MLX runs on the CPU; a GPU sums in a tree, and pays for every kernel it launches."""
+    return bool(mx.default_device().type == mx.DeviceType.cpu)
 
 
 def _staged(x: mx.array) -> mx.array:
     """Sum over the middle axis of a rank 3 array."""
     before, n, after = x.shape
-    if n <= FAN:
+    if n <= FAN or not on_cpu():
         return x.sum(1)
     run = min(RUN, n // FAN)
     blocks = n // (FAN * run)
@@ -45,27 +53,52 @@ def _runs(axes: Axes) -> list[tuple[int, int]]:
     return runs
 
 
+def _sum(x: mx.array, axes: Axes) -> mx.array:
+    """The accurate sum over ``axes`` (ascending, non-negative), dropped.
+
+    Booleans are counted as integers, which is exact.
+    """
+    kept = [n for a, n in enumerate(x.shape) if a not in axes]
+    if x.size == 0:  # MLX 0.32.4 may hang in a sum over an empty array
+        return mx.zeros(kept, mx.int32 if x.dtype == mx.bool_ else x.dtype)
+    if x.dtype == mx.bool_ or math.prod(x.shape[a] for a in axes) <= FAN:
+        return x.sum(axes) if axes else x
+    shape = list(x.shape)
+    for start, stop in reversed(_runs(axes)):
+        before, n = math.prod(shape[:start]), math.prod(shape[start:stop])
+        x = _staged(x.reshape(before, n, math.prod(shape[stop:])))
+        del shape[start:stop]
+    return x.reshape(kept)
+
+
+def summed(f: Callable[..., mx.array], row: Sequence[mx.array], axes: Axes) -> mx.array:
+    """``f(*row)``, an elementwise function of arrays that broadcast, summed over ``axes``."""
+    shape = mx.broadcast_shapes(*(v.shape for v in row))
+    blocks = math.ceil(math.prod(shape) / BLOCK)
+    if not on_cpu() or blocks <= 1 or shape[0] < 2:
+        return _sum(f(*row), axes)
+    step = math.ceil(shape[0] / blocks)
+
+    def part(v: mx.array, start: int) -> mx.array:
+        shared = v.ndim < len(shape) or v.shape[0] == 1
+        return v if shared else v[start : start + step]
+
+    parts = [
+        _sum(f(*(part(v, start) for v in row)), axes) for start in range(0, shape[0], step)
+    ]
+    return _sum(mx.stack(parts), (0,)) if 0 in axes else mx.concatenate(parts)
+
+
 @functools.cache
 def _total(axes: Axes) -> Sum:
-    """The accurate sum over ``axes`` (ascending, non-negative), kept as axes of length 1.
-
-    Its derivatives are stated since MLX's own, of the staged form, would write full-size arrays.
-    """
-
-    def value(x: mx.array) -> mx.array:
-        shape = list(x.shape)
-        for start, stop in reversed(_runs(axes)):
-            before, n = math.prod(shape[:start]), math.prod(shape[start:stop])
-            x = _staged(x.reshape(before, n, math.prod(shape[stop:])))
-            shape[start:stop] = [1] * (stop - start)
-            x = x.reshape(shape)
-        return x
-
-    custom = mx.custom_function(value)
+    """:func:`_sum` with derivatives: MLX's own, of the staged form, write full-size arrays."""
+    custom = mx.custom_function(lambda x: _sum(x, axes))
     again = cast(Sum, custom)
 
     @custom.vjp
     def vjp(x: mx.array, cotangent: mx.array, _: mx.array) -> mx.array:
+        for a in axes:
+            cotangent = mx.expand_dims(cotangent, a)
         return mx.broadcast_to(cotangent, x.shape)
 
     @custom.jvp
@@ -79,62 +112,37 @@ def _total(axes: Axes) -> Sum:
     return again
 
 
-def total(x: mx.array, axes: Axes) -> mx.array:
-    """Sum of ``x`` over ``axes`` (ascending, non-negative), kept as axes of length 1.
-
-    Booleans are counted as integers, which is exact.
-    """
-    if x.size == 0:  # MLX 0.32.4 may hang in a sum over an empty array
-        shape = [1 if a in axes else n for a, n in enumerate(x.shape)]
-        return mx.zeros(shape, mx.int32 if x.dtype == mx.bool_ else x.dtype)
-    short = math.prod(x.shape[a] for a in axes) <= FAN
-    if short or x.dtype == mx.bool_:
-        return mx.sum(x, axis=axes, keepdims=True)
-    return _total(axes)(x)
-
-
-def sum_to(x: mx.array, shape: Sequence[int]) -> mx.array:
-    """The transpose of broadcasting ``shape`` to ``x.shape``: a sum over the widened axes."""
-    added = x.ndim - len(shape)
-    widened = (added + i for i, n in enumerate(shape) if n == 1 and x.shape[added + i] != 1)
-    axes = (*range(added), *widened)
-    return (total(x, axes) if axes else x).reshape(shape)
-
-
-def _broadcast_total(v: mx.array, shape: Sequence[int], axes: Axes, dtype: mx.Dtype) -> mx.array:
+def _total_weight(v: mx.array, shape: Sequence[int], axes: Axes, dtype: mx.Dtype) -> mx.array:
     """The sum over ``axes`` of ``v`` broadcast to ``shape``, without broadcasting it."""
     v = v.reshape((1,) * (len(shape) - v.ndim) + tuple(v.shape))
     own = tuple(a for a in axes if v.shape[a] != 1)
     repeats = float(math.prod(shape[a] for a in axes if v.shape[a] == 1))
-    if v.dtype != mx.bool_:
-        v = v.astype(dtype)
-    summed = total(v, own).astype(dtype)
-    return summed * repeats
+    if v.dtype == mx.bool_:
+        out = _sum(v, own).astype(dtype)
+    else:
+        out = _total(own)(v.astype(dtype)) if own else v.astype(dtype)
+    return out.reshape([n for a, n in enumerate(v.shape) if a not in axes]) * repeats
 
 
-def reduced(
-    losses: mx.array,
-    reduction: str,
+def mean(
+    out: mx.array,
+    shape: Sequence[int],
     axes: Axes,
     weights: mx.array | None,
     where: mx.array | None,
 ) -> mx.array:
-    """The sum or mean of ``losses``, which are weighted and masked already.
+    """The mean of losses of ``shape`` from their sum ``out`` over ``axes``.
 
-    A mean divides by the total weight of the selected elements; over nothing it is 0.
+    It divides by the total weight of the selected elements; over nothing it is 0.
     """
-    out = total(losses, axes).squeeze(axes)
-    if reduction == "sum":
-        return out
-    shape, dtype = losses.shape, losses.dtype
     if weights is None and where is None:
         count = math.prod(shape[a] for a in axes)
-        return out / mx.full((), float(count or 1), dtype)
+        return out / mx.full((), float(count or 1), out.dtype)
     if weights is not None and where is not None:
-        counted = mx.where(where, weights.astype(dtype), 0)
+        counted = mx.where(where, weights.astype(out.dtype), 0)
     else:
         counted = cast(mx.array, where if weights is None else weights)
-    divisor = _broadcast_total(counted, shape, axes, dtype).squeeze(axes)
+    divisor = _total_weight(counted, shape, axes, out.dtype)
     nothing = divisor == 0
     # 0 * out is 0 with zero derivatives, but a NaN that was included still shows.
     return mx.where(nothing, 0 * out, out / mx.where(nothing, 1, divisor))

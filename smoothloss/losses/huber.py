@@ -27,14 +27,16 @@ def _split(r: mx.array, delta: mx.array, inside: float, outside: mx.array | floa
 
 
 def rho(r: mx.array, delta: mx.array) -> mx.array:
-    # The two guards keep inf - inf (delta = inf) and 0 * inf (delta = 0) out at infinite r.
+    # The two limits keep inf - inf (delta = inf) and 0 * inf (delta = 0) out at infinite r.
+    finite = mx.minimum(delta, mx.array(mx.finfo(r.dtype).max, r.dtype))
+    limit = mx.where(delta == 0, 0.0, mx.inf)
     a = mx.abs(r)
-    m = mx.minimum(a, mx.minimum(delta, mx.finfo(r.dtype).max))
-    return m * mx.minimum(a - 0.5 * m, mx.where(delta == 0, 0.0, mx.inf))
+    m = mx.minimum(finite, a)
+    return m * mx.minimum(limit, a - 0.5 * m)
 
 
 def psi(r: mx.array, delta: mx.array) -> mx.array:
-    return mx.maximum(mx.minimum(r, delta), -delta)
+    return mx.maximum(-delta, mx.minimum(delta, r))
 
 
 def rho_delta(r: mx.array, delta: mx.array) -> mx.array:

@@ -35,14 +35,16 @@ def _inside(r: mx.array, beta: mx.array, value: mx.array) -> mx.array:
 
 def rho(r: mx.array, beta: mx.array) -> mx.array:
     a, one = mx.abs(r), _one_at_zero(beta)
-    c = mx.minimum(a, beta)
+    c = mx.minimum(beta, a)
     return (c + one) / (beta + one) * (a - 0.5 * c)
 
 
 def psi(r: mx.array, beta: mx.array) -> mx.array:
-    one = _one_at_zero(beta)
-    clipped = mx.maximum(mx.minimum(r, beta), -beta)
-    return (clipped + one * mx.sign(r)) / (beta + one)
+    # At beta = 0, r is clipped to epsilon after a lift that brings every r but 0 beyond it.
+    one, limits = _one_at_zero(beta), mx.finfo(r.dtype)
+    unit = beta + one * limits.eps
+    lift = 1 + one * mx.array(1 / limits.smallest_normal, r.dtype)
+    return mx.maximum(-unit, mx.minimum(unit, r * lift)) / unit
 
 
 def rho_beta(r: mx.array, beta: mx.array) -> mx.array:
