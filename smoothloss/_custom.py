@@ -23,9 +23,7 @@ from typing import NamedTuple, cast
 import mlx.core as mx
 
 from ._loss import Kernel, Threshold
-from ._reduce import Axes, summed
-
-Elementwise = Callable[..., mx.array]
+from ._reduce import Axes, Elementwise, summed
 
 
 def compute_dtype(x: mx.array, y: mx.array) -> mx.Dtype:
@@ -51,14 +49,15 @@ def term(
     dtype: mx.Dtype,
     axes: Axes | None = None,
     order: int = 0,
+    sum_as: Callable[[Elementwise, Sequence[mx.array], Axes], mx.array] = summed,
 ) -> Elementwise:
     """The function ``(x, y, *thresholds, *factors, *mask) -> T`` with a result of type ``dtype``.
 
     Arguments are arrays only, passed by position, of shapes that broadcast together. A threshold
     given as None is a number, checked already and without derivatives. The arithmetic is done in
     float32 (float64 where x or y is) and rounded once to ``dtype``. With ``axes`` (ascending,
-    non-negative) T is summed over them, and they are dropped. ``order`` counts the derivatives
-    taken to get here.
+    non-negative) T is summed over them, and they are dropped, by ``sum_as``. ``order`` counts the
+    derivatives taken to get here.
 
     Cached, since a custom function must be built once and outlive every graph that holds it.
     """
@@ -100,7 +99,7 @@ def term(
         return mx.broadcast_to(out.astype(dtype), _data_shape(row))
 
     def value(*row: mx.array) -> mx.array:
-        return elementwise(*row) if axes is None else summed(elementwise, row, axes)
+        return elementwise(*row) if axes is None else sum_as(elementwise, row, axes)
 
     if not kernel.partials:
         return value
@@ -160,7 +159,7 @@ def term(
     @custom.vmap
     def vmap(row: Sequence[mx.array], batch: Sequence[int | None]) -> tuple[mx.array, int]:
         inner = None if axes is None else tuple(a + 1 for a in axes)
-        batched = term(kernel, thresholds, masked, dtype, inner, order)
+        batched = term(kernel, thresholds, masked, dtype, inner, order, sum_as)
         return batched(*batch_first(row, batch)), 0
 
     return cast(Elementwise, custom)

@@ -10,7 +10,7 @@ from . import _inputs
 from ._custom import compute_dtype, term
 from ._inputs import Array, Axis, Parameter
 from ._loss import Loss
-from ._reduce import mean
+from ._mean import mean
 
 
 def evaluate(

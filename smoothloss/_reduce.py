@@ -1,16 +1,14 @@
-"""Sums that stay accurate in float32, and the mean and sum of losses."""
+"""Sums that stay accurate in float32."""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import cast
 
 import mlx.core as mx
 
 Axes = tuple[int, ...]
-Sum = Callable[[mx.array], mx.array]
+Elementwise = Callable[..., mx.array]
 
 # A float32 sum on the CPU runs sequentially, so its error grows with the number of terms. Summing
 # FAN terms at a time bounds it, if only like is added to like: a remainder that joined the partial
@@ -22,6 +20,7 @@ RUN = 1024
 # The CPU maps and clears fresh memory for every array above 32 MB, which costs more than the
 # losses; so they are computed and summed in blocks of this many.
 BLOCK = 1 << 22
+FOLD = 8
 
 
 def on_cpu() -> bool:
@@ -53,7 +52,7 @@ def _runs(axes: Axes) -> list[tuple[int, int]]:
     return runs
 
 
-def _sum(x: mx.array, axes: Axes) -> mx.array:
+def sum_over(x: mx.array, axes: Axes) -> mx.array:
     """The accurate sum over ``axes`` (ascending, non-negative), dropped.
 
     Booleans are counted as integers, which is exact.
@@ -71,78 +70,47 @@ def _sum(x: mx.array, axes: Axes) -> mx.array:
     return x.reshape(kept)
 
 
-def summed(f: Callable[..., mx.array], row: Sequence[mx.array], axes: Axes) -> mx.array:
+def summed(f: Elementwise, row: Sequence[mx.array], axes: Axes) -> mx.array:
     """``f(*row)``, an elementwise function of arrays that broadcast, summed over ``axes``."""
     shape = mx.broadcast_shapes(*(v.shape for v in row))
     blocks = math.ceil(math.prod(shape) / BLOCK)
     if not on_cpu() or blocks <= 1 or shape[0] < 2:
-        return _sum(f(*row), axes)
+        return sum_over(f(*row), axes)
     step = math.ceil(shape[0] / blocks)
-
-    def part(v: mx.array, start: int) -> mx.array:
-        shared = v.ndim < len(shape) or v.shape[0] == 1
-        return v if shared else v[start : start + step]
-
     parts = [
-        _sum(f(*(part(v, start) for v in row)), axes) for start in range(0, shape[0], step)
+        sum_over(f(*_sliced(row, len(shape), 0, start, start + step)), axes)
+        for start in range(0, shape[0], step)
     ]
-    return _sum(mx.stack(parts), (0,)) if 0 in axes else mx.concatenate(parts)
+    return sum_over(mx.stack(parts), (0,)) if 0 in axes else mx.concatenate(parts)
 
 
-@functools.cache
-def _total(axes: Axes) -> Sum:
-    """:func:`_sum` with derivatives: MLX's own, of the staged form, write full-size arrays."""
-    custom = mx.custom_function(lambda x: _sum(x, axes))
-    again = cast(Sum, custom)
+def summed_in_kernel(f: Elementwise, row: Sequence[mx.array], axes: Axes) -> mx.array:
+    """:func:`summed`, with FOLD slices added in the kernel, which writes so much less.
 
-    @custom.vjp
-    def vjp(x: mx.array, cotangent: mx.array, _: mx.array) -> mx.array:
-        for a in axes:
-            cotangent = mx.expand_dims(cotangent, a)
-        return mx.broadcast_to(cotangent, x.shape)
-
-    @custom.jvp
-    def jvp(_: mx.array, tangent: mx.array) -> mx.array:
-        return again(tangent)
-
-    @custom.vmap
-    def vmap(x: mx.array, axis: int) -> tuple[mx.array, int]:
-        return _total(tuple(a + 1 for a in axes))(mx.moveaxis(x, axis, 0)), 0
-
-    return again
-
-
-def _total_weight(v: mx.array, shape: Sequence[int], axes: Axes, dtype: mx.Dtype) -> mx.array:
-    """The sum over ``axes`` of ``v`` broadcast to ``shape``, without broadcasting it."""
-    v = v.reshape((1,) * (len(shape) - v.ndim) + tuple(v.shape))
-    own = tuple(a for a in axes if v.shape[a] != 1)
-    repeats = float(math.prod(shape[a] for a in axes if v.shape[a] == 1))
-    if v.dtype == mx.bool_:
-        out = _sum(v, own).astype(dtype)
-    else:
-        out = _total(own)(v.astype(dtype)) if own else v.astype(dtype)
-    return out.reshape([n for a, n in enumerate(v.shape) if a not in axes]) * repeats
-
-
-def mean(
-    out: mx.array,
-    shape: Sequence[int],
-    axes: Axes,
-    weights: mx.array | None,
-    where: mx.array | None,
-) -> mx.array:
-    """The mean of losses of ``shape`` from their sum ``out`` over ``axes``.
-
-    It divides by the total weight of the selected elements; over nothing it is 0.
+    For the simplest of functions: of others, g++ makes scalar code then.
     """
-    if weights is None and where is None:
-        count = math.prod(shape[a] for a in axes)
-        return out / mx.full((), float(count or 1), out.dtype)
-    if weights is not None and where is not None:
-        counted = mx.where(where, weights.astype(out.dtype), 0)
-    else:
-        counted = cast(mx.array, where if weights is None else weights)
-    divisor = _total_weight(counted, shape, axes, out.dtype)
-    nothing = divisor == 0
-    # 0 * out is 0 with zero derivatives, but a NaN that was included still shows.
-    return mx.where(nothing, 0 * out, out / mx.where(nothing, 1, divisor))
+    shape = mx.broadcast_shapes(*(v.shape for v in row))
+    along = next((a for a in axes if shape[a] >= FOLD), None)
+    if along is None:
+        return sum_over(f(*row), axes)
+    step, rest = divmod(shape[along], FOLD)
+
+    def part(start: int, stop: int) -> mx.array:
+        return f(*_sliced(row, len(shape), along, start, stop))
+
+    parts = [part(k * step, (k + 1) * step) for k in range(FOLD)]
+    while len(parts) > 1:  # in pairs, so that like is added to like
+        parts = [a + b for a, b in zip(parts[::2], parts[1::2], strict=True)]
+    out = sum_over(parts[0], axes)
+    return out + sum_over(part(FOLD * step, shape[along]), axes) if rest else out
+
+
+def _sliced(row: Sequence[mx.array], rank: int, axis: int, start: int, stop: int) -> list[mx.array]:
+    """The arrays from ``start`` to ``stop`` along ``axis`` of the ``rank`` axes of their shape."""
+
+    def part(v: mx.array) -> mx.array:
+        own = axis - (rank - v.ndim)
+        shared = own < 0 or v.shape[own] == 1
+        return v if shared else v[(slice(None),) * own + (slice(start, stop),)]
+
+    return [part(v) for v in row]

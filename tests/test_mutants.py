@@ -139,13 +139,11 @@ def test_a_sequential_or_half_precision_sum_is_caught(monkeypatch: pytest.Monkey
     x = mx.full((n,), 1.1)
 
     def error() -> float:
-        return abs(_reduce._total((0,))(x).item() / (n * float(np.float32(1.1))) - 1)
+        return abs(_reduce.sum_over(x, (0,)).item() / (n * float(np.float32(1.1))) - 1)
 
     assert error() < 1e-6
     assert abs(mx.sum(x).item() / (n * float(np.float32(1.1))) - 1) > 1e-6
     monkeypatch.setattr(_reduce, "FAN", 4096)
-    _reduce._total.cache_clear()
     assert error() > 1e-6
-    _reduce._total.cache_clear()
     half = mx.full((70_000,), 2, mx.float16)
     assert mx.isinf(half.sum())

@@ -38,7 +38,7 @@ def test_equal_values_of_odd_lengths() -> None:
     lengths = [1_324_693, 3_219_151, *(10 ** rng.uniform(1.2, 6.5, 150)).astype(int)]
     for n in map(int, lengths):
         value = np.float32(1 + rng.random())
-        got = _reduce._total((0,))(mx.full((n,), float(value), mx.float32)).item()
+        got = _reduce.sum_over(mx.full((n,), float(value), mx.float32), (0,)).item()
         assert got == pytest.approx(n * float(value), rel=6e-7), (n, value)
     for n, value in ((1_324_693, 1.944962739944458), (3_219_151, 1.7221031188964844)):
         x = mx.full((n,), value)
