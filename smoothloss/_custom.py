@@ -84,13 +84,13 @@ def term(
             return _renewed(v, order) if v is not y or v.dtype != compute else v
 
         r = own(x).astype(compute) - own(y).astype(compute)
-        if mask:
+        if mask and not kernel.partials:
             r = mx.where(mask[0], r, 0)  # so that MLX, deriving a last kernel, meets no NaN
         thetas = [own(v).astype(compute) for v in theta]
+        out = kernel.formula(r, *thetas)
         for t, v in zip(thresholds, thetas, strict=True):
             if t is not None:
-                r = r + t.poison(v)
-        out = kernel.formula(r, *thetas)
+                out = t.poison(v) + out
         if factors:
             out = functools.reduce(mx.multiply, [own(f).astype(compute) for f in factors]) * out
         if mask:

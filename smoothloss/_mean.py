@@ -45,11 +45,11 @@ def mean(
     joint = mx.broadcast_shapes(*(v.shape for v in given))
     own = tuple(a for a in axes if joint[a] != 1)
     repeats = float(math.prod(shape[a] for a in axes if joint[a] == 1))
+    kept = [n for a, n in enumerate(joint) if a not in axes]
     if weights is None:
-        total = sum_over(given[0], own).astype(out.dtype)
-    else:
-        total = _total_weight(given[0], tuple(given[1:]), own, out.dtype)
-    divisor = total.reshape([n for a, n in enumerate(joint) if a not in axes]) * repeats
+        selected = sum_over(given[0], own).reshape(kept).astype(out.dtype) * repeats
+        return out / mx.maximum(selected, 1)
+    divisor = _total_weight(given[0], tuple(given[1:]), own, out.dtype).reshape(kept) * repeats
     nothing = divisor == 0
     # 0 * out is 0 with zero derivatives, but a NaN that was included still shows.
     return mx.where(nothing, 0 * out, out / mx.where(nothing, 1, divisor))

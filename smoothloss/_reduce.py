@@ -13,14 +13,18 @@ Elementwise = Callable[..., mx.array]
 # A float32 sum on the CPU runs sequentially, so its error grows with the number of terms. Summing
 # FAN terms at a time bounds it, if only like is added to like: a remainder that joined the partial
 # sums of the rest would add small terms to large ones, the worst there is. Equal values, the worst
-# of data, stay within 5.8e-7 (test_reduction.py walks all mantissas, and odd lengths). RUN
-# neighbours are summed side by side, which is what vectorises.
+# of data, stay within 5.8e-7 (test_sums.py walks all mantissas, and odd lengths). RUN
+# neighbours are summed side by side, which is what vectorises. Few enough are summed in float64:
+# a cast costs less than stages.
 FAN = 16
 RUN = 1024
-# The CPU maps and clears fresh memory for every array above 32 MB, which costs more than the
-# losses; so they are computed and summed in blocks of this many.
-BLOCK = 1 << 22
+FEW = 1024
+# The CPU maps and clears fresh memory for every large array, which costs more than the losses; so
+# they are computed and summed in blocks of this many, whose memory is used again.
+BLOCK = 1 << 19
+# Slices that are added in the kernel, where the sum itself is what matters, and from where on.
 FOLD = 8
+SMALL = 1 << 15
 
 
 def on_cpu() -> bool:
@@ -62,6 +66,8 @@ def sum_over(x: mx.array, axes: Axes) -> mx.array:
         return mx.zeros(kept, mx.int32 if x.dtype == mx.bool_ else x.dtype)
     if x.dtype == mx.bool_ or math.prod(x.shape[a] for a in axes) <= FAN:
         return x.sum(axes) if axes else x
+    if x.size <= FEW and on_cpu():
+        return x.astype(mx.float64).sum(axes).astype(x.dtype)
     shape = list(x.shape)
     for start, stop in reversed(_runs(axes)):
         before, n = math.prod(shape[:start]), math.prod(shape[start:stop])
@@ -91,7 +97,7 @@ def summed_in_kernel(f: Elementwise, row: Sequence[mx.array], axes: Axes) -> mx.
     """
     shape = mx.broadcast_shapes(*(v.shape for v in row))
     along = next((a for a in axes if shape[a] >= FOLD), None)
-    if along is None:
+    if along is None or math.prod(shape) <= SMALL:
         return sum_over(f(*row), axes)
     step, rest = divmod(shape[along], FOLD)
 

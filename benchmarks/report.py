@@ -1,0 +1,95 @@
+"""What is shown: lines of a table, a picture, the ratios for the README."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+HEADER = (
+    f"{'loss':<16}{'dtype':<10}{'N':>10}  {'call':<34}{'us':>11}{'ns/el':>8}{'roof':>7}{'B/el':>7}"
+    f"{'k':>3}   ratios to ours: median (quartiles)"
+)
+
+
+def size(n: int) -> str:
+    """65536 -> 64 K."""
+    for unit, scale in (("M", 1 << 20), ("K", 1 << 10)):
+        if n >= scale and n % scale == 0:
+            return f"{n // scale} {unit}"
+    return str(n)
+
+
+def line(row: Row) -> str:
+    _, mine, _ = row["seconds"]["smoothloss"]
+    n = row["n"]
+    ratios = "  ".join(
+        f"{name} {median:.2f} ({low:.2f}-{high:.2f})"
+        for name, (low, median, high) in row["ratio"].items()
+    )
+    return (
+        f"{row['loss']:<16}{row['dtype']:<10}{n:>10}  {row['label']:<34}{mine * 1e6:>11.1f}"
+        f"{mine / n * 1e9:>8.2f}{row['roofline']:>7.2f}{row['peak_bytes']['smoothloss'] / n:>7.1f}"
+        f"{row['kernels']:>3}   {ratios}"
+    )
+
+
+def first_line(row: Row) -> str:
+    return (
+        f"{row['loss']:<16}{row['library']:<12}first compiled result {row['seconds']:.2f} s, "
+        f"{row['compilations']} kernels compiled; {row['for_new_thresholds']} for 100 thresholds"
+    )
+
+
+def is_headline(row: Row) -> bool:
+    return bool(row["label"] == "-" and "mlx.nn" in row["ratio"])
+
+
+def markdown(rows: Iterable[Row]) -> str:
+    """The table of the README: ratios of the compiled value-and-grad to ``mlx.nn.losses``."""
+    found: dict[tuple[str, str], dict[int, float]] = {}
+    for row in filter(is_headline, rows):
+        found.setdefault((row["loss"], row["dtype"]), {})[row["n"]] = row["ratio"]["mlx.nn"][1]
+    sizes = sorted(set.intersection(*(set(v) for v in found.values())))
+    head = f"| loss | dtype | {' | '.join(map(size, sizes))} |\n|{'---|' * (2 + len(sizes))}\n"
+    return head + "".join(
+        f"| `{loss}` | {dtype} | {' | '.join(f'{v[n]:.1f}×' for n in sizes)} |\n"
+        for (loss, dtype), v in found.items()
+    )
+
+
+def picture(rows: list[Row], file: Path, caption: str) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    headline = list(filter(is_headline, rows))
+    losses = sorted({row["loss"] for row in headline})
+    dtypes = sorted({row["dtype"] for row in headline}, key=lambda d: -len(d))
+    figure, axes = plt.subplots(
+        1, len(dtypes), figsize=(3.6 * len(dtypes), 3.6), sharey=True, squeeze=False
+    )
+    for ax, dtype in zip(axes[0], dtypes, strict=True):
+        for loss in losses:
+            points = sorted(
+                (row["n"], row["ratio"]["mlx.nn"])
+                for row in headline
+                if row["loss"] == loss and row["dtype"] == dtype
+            )
+            sizes = [n for n, _ in points]
+            low, median, high = zip(*(q for _, q in points), strict=True)
+            ax.plot(sizes, median, marker="o", markersize=3, label=loss)
+            ax.fill_between(sizes, low, high, alpha=0.2)
+        ax.axhline(1, color="grey", linewidth=0.8)
+        ax.set(xscale="log", yscale="log", title=dtype, xlabel="elements")
+        ax.set_yticks([1, 2, 5, 10, 20], labels=["1×", "2×", "5×", "10×", "20×"])
+        ax.minorticks_off()
+        ax.grid(alpha=0.3)
+    axes[0][0].set_ylabel("times as fast as mlx.nn.losses")
+    axes[0][0].legend(fontsize=8, frameon=False)
+    figure.suptitle(caption, fontsize=9)
+    figure.tight_layout()
+    figure.savefig(file, dpi=130)
+    plt.close(figure)

@@ -1,0 +1,95 @@
+"""Time every loss against mlx.nn.losses, the roofline and whatever else is installed.
+
+All of a row is measured in one run, one after the other, on whatever device MLX has; outputs are
+checked to be equal first. "us" and "ns/el" are medians of ours, "roof" is their multiple of the
+cheapest graphs that read two arrays and write one, and that sum one; "B/el" is the peak of memory
+that a call allocates, and "k" counts fused kernels. Quote the ratios: machines differ and drift.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, default=HERE / "results", help="where to write, less suffix"
+    )
+    parser.add_argument("--seconds", type=float, default=0.5, help="the budget of a row (0.5)")
+    parser.add_argument("--largest", type=int, default=10**8, help="leave out larger sizes")
+    parser.add_argument("--cores", type=int, help="pin everything to the first so many cores")
+    parser.add_argument("--headline", action="store_true", help="compiled value-and-grad alone")
+    parser.add_argument("--quick", action="store_true", help="few calls of small arrays")
+    return parser.parse_args()
+
+
+def pin(cores: int) -> None:
+    """Before any library counts the cores, keep every thread on the first ``cores``."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    os.environ["OMP_NUM_THREADS"] = str(cores)
+
+
+def main() -> None:
+    given = options()
+    if given.cores:
+        pin(given.cores)
+
+    import mlx.core as mx
+    import report
+    import workloads
+    from measure import first_call, measure
+
+    def chosen() -> Iterator[workloads.Workload]:
+        if given.quick:
+            sizes = (4096,)
+            yield from chain(workloads.headline(sizes), workloads.variants(4096))
+            return
+        yield from workloads.headline()
+        if not given.headline:
+            yield from chain(workloads.grid(), workloads.variants())
+
+    machine = {
+        "mlx": version("mlx"),
+        "device": str(mx.default_device()),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "cores": given.cores or os.cpu_count(),
+    }
+    print(", ".join(f"{k} {v}" for k, v in machine.items()))
+    print(report.HEADER, flush=True)
+    rows = []
+    for workload in chosen():
+        if workload.n <= given.largest:
+            rows.append(measure(workload, 0.0 if given.quick else given.seconds))
+            print(report.line(rows[-1]), flush=True)
+    firsts = []
+    if not (given.quick or given.headline) and mx.default_device().type == mx.DeviceType.cpu:
+        for loss, entry in workloads.ENTRIES.items():
+            for module in ("smoothloss", "mlx.nn.losses"):
+                library = module.removesuffix(".losses")
+                if module == "smoothloss" or any(
+                    "mlx.nn" in row["ratio"] for row in rows if row["loss"] == loss
+                ):
+                    found = first_call(module, loss, threshold=bool(entry.loss.thresholds))
+                    firsts.append({"loss": loss, "library": library, **found})
+                    print(report.first_line(firsts[-1]), flush=True)
+    text = json.dumps({"machine": machine, "rows": rows, "first": firsts}, indent=1)
+    given.out.with_suffix(".json").write_text(text + "\n")
+    caption = f"Compiled value-and-grad of the mean, MLX {machine['mlx']}, {machine['device']}"
+    report.picture(rows, given.out.with_suffix(".png"), caption)
+    print(f"\n{report.markdown(rows)}\nWritten: {given.out}.json, {given.out}.png")
+
+
+if __name__ == "__main__":
+    main()
