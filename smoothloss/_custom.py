@@ -23,7 +23,7 @@ from typing import NamedTuple, cast
 import mlx.core as mx
 
 from ._loss import Kernel, Threshold
-from ._reduce import Axes, Elementwise, summed
+from ._reduce import Axes, Elementwise, on_cpu, summed
 
 
 def compute_dtype(x: mx.array, y: mx.array) -> mx.Dtype:
@@ -99,6 +99,11 @@ def term(
         return mx.broadcast_to(out.astype(dtype), _data_shape(row))
 
     def value(*row: mx.array) -> mx.array:
+        if on_cpu() and mx.float16 in (row[0].dtype, row[1].dtype):
+            # Converting float16 in software costs more than keeping the residual for the gradient.
+            compute = compute_dtype(*row[:2])
+            r = row[0].astype(compute) - row[1].astype(compute)
+            row = (r, mx.array(0.0, compute), *row[2:])
         return elementwise(*row) if axes is None else sum_as(elementwise, row, axes)
 
     if not kernel.partials:

@@ -60,12 +60,13 @@ def test_value_and_grad_of_a_mean_is_two_kernels_and_one_temporary(
     row = [x, y] + ([] if threshold is None else [threshold] * len(entry.threshold_names))
     f = compiled(entry)
     found = nodes(tmp_path / "graph.dot", *f(*row))  # type: ignore[operator]
-    assert found["Compiled"] == 2
+    kept = dtype == mx.float16  # the residual, which costs less than to convert float16 again
+    assert found["Compiled"] == 2 + kept
     assert found["Scalar"] == 0 or dtype != mx.float32
     full_size_elsewhere = {"Subtract", "Multiply", "Abs", "Select", "Negative", "Minimum"}
     assert not full_size_elsewhere & set(found)
     wide = 8 if dtype == mx.float64 else 4
-    assert peak(f, *row) <= N * (wide + x.dtype.size) + SLACK * wide
+    assert peak(f, *row) <= N * (wide * (1 + kept) + x.dtype.size) + SLACK * wide
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])

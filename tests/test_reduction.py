@@ -1,6 +1,5 @@
 """Sums and means: accuracy, weights, masks and axes."""
 
-
 import mlx.core as mx
 import numpy as np
 import pytest

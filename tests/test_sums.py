@@ -10,7 +10,7 @@ from cases import entry as entry  # a fixture
 from oracle import as_numpy
 
 import smoothloss as sl
-from smoothloss import _reduce
+from smoothloss import _custom, _reduce
 from smoothloss._catalog import Entry
 
 
@@ -119,3 +119,14 @@ def test_a_total_weight_summed_in_the_kernel(n: int, masked: bool) -> None:
     np.testing.assert_allclose(as_numpy(grads[0]), chosen / chosen.sum(), rtol=2e-6)
     slope = (x - want) / chosen.sum() * (mask if masked else 1)
     np.testing.assert_allclose(as_numpy(grads[1]), slope, atol=2e-6 / chosen.sum())
+
+
+def test_a_gpu_converts_float16_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """There the conversion is free, and the residual would be a temporary and a kernel more."""
+    x, y = mx.ones((64,), mx.float16), mx.zeros((64,), mx.float16)
+    for cpu in (True, False):
+        monkeypatch.setattr(_custom, "on_cpu", lambda cpu=cpu: cpu)
+        f = mx.compile(mx.value_and_grad(lambda x, y: sl.huber_loss(x, y, reduction="sum")))
+        mx.export_to_dot(str(tmp_path / "graph.dot"), *f(x, y))
+        assert ('"CompiledAsTypeAsTypeSubtract"' in (tmp_path / "graph.dot").read_text()) == cpu
+        assert f(x, y)[0].item() == 32

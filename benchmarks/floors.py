@@ -1,0 +1,135 @@
+"""Why some targets can't be had: the least that each of them would take, timed in one run.
+
+Each line is a question, the times of the contestants and their ratio. LOG.md draws the conclusions.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import Any, cast
+from unittest import mock
+
+import mlx.core as mx
+import mlx.nn as nn
+from measure import interleaved
+
+import smoothloss as sl
+from smoothloss import _custom
+from smoothloss._reduce import sum_over
+
+BUDGET = 2.0
+
+
+def normal(n: int, dtype: mx.Dtype = mx.float32) -> tuple[mx.array, mx.array]:
+    x, y = mx.random.normal((n,)).astype(dtype), mx.random.normal((n,)).astype(dtype)
+    mx.eval(x, y)
+    return x, y
+
+
+def ask(question: str, **steps: Callable[[], Any]) -> None:
+    """Print the medians in microseconds, and each as a multiple of the first."""
+    times = interleaved({k: lambda f=f: mx.eval(f()) for k, f in steps.items()}, BUDGET)
+    medians = {name: statistics.median(t) for name, t in times.items()}
+    first = next(iter(medians.values()))
+    print(question)
+    for name, t in medians.items():
+        print(f"    {name.replace('_', ' '):<44}{t * 1e6:>10.1f} us {t / first:>7.2f}", flush=True)
+
+
+def mean(loss: Callable[..., mx.array]) -> Callable[..., mx.array]:
+    return lambda x, y: loss(x, y, reduction="mean")
+
+
+def one_element() -> None:
+    x, y = normal(1)
+    empty = mx.custom_function(lambda x, y: x - y)
+    empty.vjp(lambda row, cotangent, _: (cotangent, -cotangent))
+    own = mx.value_and_grad(lambda x, y: cast(mx.array, empty(x, y)).sum())
+    plain = mx.value_and_grad(lambda x, y: (x - y).sum())
+    theirs = mx.value_and_grad(mean(nn.losses.l1_loss))
+    ours = mx.value_and_grad(sl.l1_loss)
+    ask(
+        "One element, eager: what a custom function costs that computes nothing",
+        plain_difference=lambda: plain(x, y),
+        the_same_as_a_custom_function=lambda: own(x, y),
+        mlx_nn_l1=lambda: theirs(x, y),
+        smoothloss_l1=lambda: ours(x, y),
+    )
+
+
+def few_elements() -> None:
+    x, y = normal(1 << 16)
+    ours = mx.compile(mx.value_and_grad(sl.smooth_l1_loss))
+    theirs = mx.compile(mx.value_and_grad(mean(nn.losses.smooth_l1_loss)))
+    ask(
+        "64 K float32, compiled: most is the call, not the loss",
+        smoothloss=lambda: ours(x, y),
+        one_subtraction_of_one_element=lambda: x[:1] - y[:1],
+        one_subtraction=lambda: x - y,
+        mlx_nn=lambda: theirs(x, y),
+    )
+
+
+def passes() -> None:
+    x, y = normal(1 << 20)
+    one = mx.compile(lambda x, y: sum_over(mx.abs(x - y), (0,)))
+    three = mx.compile(lambda x, y: (sum_over(mx.abs(x - y), (0,)), (y - x) * 0.5))
+    ours = mx.compile(mx.value_and_grad(sl.smooth_l1_loss))
+    ask(
+        "1 M float32: mx.compile makes no kernel of two outputs, so a gradient is another pass",
+        one_pass_and_a_sum=lambda: one(x, y),
+        and_a_second_pass=lambda: three(x, y),
+        smoothloss=lambda: ours(x, y),
+    )
+
+
+def fresh_memory() -> None:
+    small, large = normal(1 << 20), normal(1 << 24)
+    ours = mx.compile(mx.value_and_grad(sl.smooth_l1_loss))
+    forward = mx.compile(sl.smooth_l1_loss)
+    ask(
+        "16 M float32: the gradient is fresh memory (compare with 16 subtractions of 1 M)",
+        subtraction_of_1_M=lambda: small[0] - small[1],
+        subtraction_of_16_M=lambda: large[0] - large[1],
+        smoothloss_forward_16_M=lambda: forward(*large),
+        smoothloss_16_M=lambda: ours(*large),
+    )
+
+
+def conversions(dtype: mx.Dtype) -> None:
+    x, y = normal(1 << 20, dtype)
+    floor = mx.compile(lambda x, y: (x.astype(mx.float32) - y.astype(mx.float32)).astype(dtype))
+    ours = mx.compile(mx.value_and_grad(sl.smooth_l1_loss))
+    again = mx.compile(mx.value_and_grad(sl.smooth_l1_loss))
+    with mock.patch.object(_custom, "on_cpu", lambda: False):
+        mx.eval(again(x, y))  # traced as for a GPU, which converts in both passes
+    ask(
+        f"1 M {dtype}: two conversions in, one out",
+        conversions=lambda: floor(x, y),
+        smoothloss=lambda: ours(x, y),
+        smoothloss_converting_in_both_passes=lambda: again(x, y),
+    )
+
+
+def selection() -> None:
+    x, y = normal(1 << 20)
+    mask = mx.random.uniform(shape=x.shape) < 0.8
+    mx.eval(mask)
+    plain = mx.compile(lambda x, y, m: mx.abs(x - y))
+    chosen = mx.compile(lambda x, y, m: mx.where(m, mx.abs(x - y), 0))
+    multiplied = mx.compile(lambda x, y, m: m * mx.abs(x - y))
+    ask(
+        "1 M float32 with a mask: to select costs more than to compute",
+        absolute_difference=lambda: plain(x, y, mask),
+        multiplied_which_lets_NaN_through=lambda: multiplied(x, y, mask),
+        selected=lambda: chosen(x, y, mask),
+        eager_selection_alone=lambda: mx.where(mask, x, 0),
+    )
+
+
+if __name__ == "__main__":
+    for experiment in (one_element, few_elements, passes, fresh_memory, selection):
+        experiment()
+    conversions(mx.float16)
+    conversions(mx.bfloat16)
