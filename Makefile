@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := $(VENV)-peers
 # MLX's CPU build is an extra on Linux; on macOS the plain package has everything.
 EXTRA := $(if $(filter Linux,$(shell uname -s)),cpu,)
 comma := ,
 
-.PHONY: demo test lint types doctest wheel bench clean
+.PHONY: demo test lint types doctest wheel bench bench-peers clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m smoothloss
@@ -33,14 +34,19 @@ wheel: $(VENV)/.build
 	build/venv/bin/python -m pip install --quiet --group test
 	wheel=$$(ls $(CURDIR)/dist/*.whl) && \
 	build/venv/bin/python -m pip install --quiet "$$wheel[$(if $(EXTRA),$(EXTRA)$(comma))demo]"
-	mkdir -p build/outside && cp -r tests pyproject.toml README.md build/outside/
+	mkdir -p build/outside && cp -r tests benchmarks pyproject.toml README.md build/outside/
 	cd build/outside && ../venv/bin/pytest
 
-bench: $(VENV)/.setup
-	$(BIN)/python benchmarks/value_and_grad.py
+bench: $(VENV)/.demo # for the picture
+	$(BIN)/python benchmarks/run.py
+
+# Beside PyTorch and JAX, in an environment of their own; first on one core, then on two.
+bench-peers: $(PEERS)/.setup
+	$(PEERS)/bin/python benchmarks/run.py --headline --cores 1 --out benchmarks/peers-1-core
+	$(PEERS)/bin/python benchmarks/run.py --headline --cores 2 --out benchmarks/peers-2-cores
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(PEERS) build dist
 
 $(VENV)/.setup: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +56,13 @@ $(VENV)/.setup: pyproject.toml
 
 $(VENV)/.demo: $(VENV)/.setup
 	$(BIN)/python -m pip install --quiet --editable '.[$(if $(EXTRA),$(EXTRA)$(comma))demo]'
+	touch $@
+
+$(PEERS)/.setup: pyproject.toml
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(PEERS)/bin/python -m pip install --quiet --group peers
+	$(PEERS)/bin/python -m pip install --quiet --editable '.[$(if $(EXTRA),$(EXTRA)$(comma))demo]'
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.demo # whose packages carry types

@@ -27,9 +27,13 @@ def normal(n: int, dtype: mx.Dtype = mx.float32) -> tuple[mx.array, mx.array]:
     return x, y
 
 
+def waiting(step: Callable[[], Any]) -> Callable[[], None]:
+    return lambda: mx.eval(step())
+
+
 def ask(question: str, **steps: Callable[[], Any]) -> None:
     """Print the medians in microseconds, and each as a multiple of the first."""
-    times = interleaved({k: lambda f=f: mx.eval(f()) for k, f in steps.items()}, BUDGET)
+    times = interleaved({name: waiting(step) for name, step in steps.items()}, BUDGET)
     medians = {name: statistics.median(t) for name, t in times.items()}
     first = next(iter(medians.values()))
     print(question)
@@ -102,7 +106,7 @@ def conversions(dtype: mx.Dtype) -> None:
     floor = mx.compile(lambda x, y: (x.astype(mx.float32) - y.astype(mx.float32)).astype(dtype))
     ours = mx.compile(mx.value_and_grad(sl.smooth_l1_loss))
     again = mx.compile(mx.value_and_grad(sl.smooth_l1_loss))
-    with mock.patch.object(_custom, "on_cpu", lambda: False):
+    with mock.patch.object(_custom, "on_cpu", return_value=False):
         mx.eval(again(x, y))  # traced as for a GPU, which converts in both passes
     ask(
         f"1 M {dtype}: two conversions in, one out",

@@ -74,7 +74,11 @@ def check(workload: Workload, library: str) -> None:
     peer = make(few, given) if make else others(replace(few, compiled=True), given)[library]
     assert peer is not None
     tolerance = TOLERANCE[workload.dtype]
+    x, y = (mx.array(v).astype(getattr(mx, workload.dtype)) for v in (given.x, given.y))
+    no_tie = np.array(x != y)  # where subgradients differ
     for a, b in zip(_numbers(smoothloss(few, given)()), _numbers(peer()), strict=True):
+        if a.shape:
+            a, b = a[no_tie], b[no_tie]
         if not np.allclose(a, b, rtol=tolerance, atol=tolerance * np.abs(a).max()):
             raise SystemExit(f"smoothloss and {library} disagree: {workload}")
 
@@ -138,12 +142,12 @@ def kernels(step: MLXStep) -> int:
 FIRST = """
 import glob, os, sys, time
 import mlx.core as mx
-module, name, threshold = sys.argv[1:4]
+module, name, thresholds = sys.argv[1], sys.argv[2], int(sys.argv[3])
 loss = getattr(__import__(module, fromlist=["_"]), name)
 x, y = mx.random.normal((4096,)), mx.random.normal((4096,))
 mx.eval(x, y)
 def run(value):
-    theta = [value] if int(threshold) else []
+    theta = [value] if thresholds else []
     f = lambda x, y: loss(x, y, *theta, reduction="mean")
     mx.eval(mx.compile(mx.value_and_grad(f))(x, y))
 def kernels():
@@ -151,21 +155,26 @@ def kernels():
 start = time.perf_counter()
 run(1.0)
 seconds, first = time.perf_counter() - start, kernels()
-for i in range(100 if int(threshold) else 0):
+for i in range(thresholds):
     run(0.5 + i / 64)
 print(seconds, first, kernels() - first)
 """
 
 
-def first_call(module: str, loss: str, *, threshold: bool) -> Row:
-    """What a fresh process without cached kernels pays, and for 100 new thresholds."""
+def first_call(module: str, loss: str, thresholds: int) -> Row:
+    """What a fresh process without cached kernels pays, and then for so many new thresholds."""
     with tempfile.TemporaryDirectory() as folder:
         run = subprocess.run(
-            [sys.executable, "-c", FIRST, module, loss, str(int(threshold))],
+            [sys.executable, "-c", FIRST, module, loss, str(thresholds)],
             env={**os.environ, "TMPDIR": folder},
             capture_output=True,
             text=True,
             check=True,
         )
     seconds, first, new = run.stdout.split()
-    return {"seconds": float(seconds), "compilations": int(first), "for_new_thresholds": int(new)}
+    return {
+        "seconds": float(seconds),
+        "compilations": int(first),
+        "thresholds": thresholds,
+        "for_new_thresholds": int(new),
+    }

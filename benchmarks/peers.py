@@ -125,6 +125,7 @@ def _torch_step(workload: Workload, data: Data, *, compiled: bool) -> Step | Non
     names = {t.name: data.threshold for t in workload.entry.loss.thresholds}
     loss = functools.partial(function, reduction=workload.reduction, **names)
     if compiled:
+        torch.compiler.reset()
         loss = torch.compile(loss)
 
     def step() -> Any:
@@ -140,8 +141,10 @@ def _jax_step(workload: Workload, data: Data) -> Step | None:
     elementwise = {
         "l1_loss": lambda x, y: abs(x - y),
         "mse_loss": optax.squared_error,
-        "huber_loss": lambda x, y: optax.huber_loss(x, y, data.threshold),
-        "smooth_l1_loss": lambda x, y: optax.huber_loss(x, y, data.threshold) / data.threshold,
+        "huber_loss": lambda x, y: optax.huber_loss(x, y, delta=data.threshold),
+        "smooth_l1_loss": lambda x, y: (
+            optax.huber_loss(x, y, delta=data.threshold) / data.threshold
+        ),
         "log_cosh_loss": optax.log_cosh,
     }.get(workload.loss)
     if elementwise is None:

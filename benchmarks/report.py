@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
 HEADER = (
-    f"{'loss':<16}{'dtype':<10}{'N':>10}  {'call':<34}{'us':>11}{'ns/el':>8}{'roof':>7}{'B/el':>7}"
-    f"{'k':>3}   ratios to ours: median (quartiles)"
+    f"{'loss':<16}{'dtype':<10}{'N':>10}  {'call':<34}{'us':>11}{'ns/el':>12}{'roof':>7}{'B/el':>7}"
+    f"{'k':>5}   ratios to ours: median (quartiles)"
 )
 
 
@@ -30,27 +31,35 @@ def line(row: Row) -> str:
     )
     return (
         f"{row['loss']:<16}{row['dtype']:<10}{n:>10}  {row['label']:<34}{mine * 1e6:>11.1f}"
-        f"{mine / n * 1e9:>8.2f}{row['roofline']:>7.2f}{row['peak_bytes']['smoothloss'] / n:>7.1f}"
-        f"{row['kernels']:>3}   {ratios}"
+        f"{mine / n * 1e9:>12.2f}{row['roofline']:>7.2f}{row['peak_bytes']['smoothloss'] / n:>7.1f}"
+        f"{row['kernels']:>5}   {ratios}"
     )
 
 
 def first_line(row: Row) -> str:
     return (
         f"{row['loss']:<16}{row['library']:<12}first compiled result {row['seconds']:.2f} s, "
-        f"{row['compilations']} kernels compiled; {row['for_new_thresholds']} for 100 thresholds"
+        f"{row['compilations']} kernels compiled; {row['for_new_thresholds']} more for "
+        f"{row['thresholds']} new thresholds"
     )
+
+
+def write(file: Path, results: dict[str, list[Row]]) -> None:
+    """As JSON, a row a line."""
+    lines = {name: ",\n".join(map(json.dumps, rows)) for name, rows in results.items()}
+    parts = (f'"{name}": [\n{rows}\n]' for name, rows in lines.items())
+    file.write_text("{" + ",\n".join(parts) + "}\n")
 
 
 def is_headline(row: Row) -> bool:
     return bool(row["label"] == "-" and "mlx.nn" in row["ratio"])
 
 
-def markdown(rows: Iterable[Row]) -> str:
-    """The table of the README: ratios of the compiled value-and-grad to ``mlx.nn.losses``."""
+def markdown(rows: Iterable[Row], library: str = "mlx.nn") -> str:
+    """The ratios of the compiled value-and-grad to a library, as a table."""
     found: dict[tuple[str, str], dict[int, float]] = {}
     for row in filter(is_headline, rows):
-        found.setdefault((row["loss"], row["dtype"]), {})[row["n"]] = row["ratio"]["mlx.nn"][1]
+        found.setdefault((row["loss"], row["dtype"]), {})[row["n"]] = row["ratio"][library][1]
     sizes = sorted(set.intersection(*(set(v) for v in found.values())))
     head = f"| loss | dtype | {' | '.join(map(size, sizes))} |\n|{'---|' * (2 + len(sizes))}\n"
     return head + "".join(
@@ -67,7 +76,7 @@ def picture(rows: list[Row], file: Path, caption: str) -> None:
 
     headline = list(filter(is_headline, rows))
     losses = sorted({row["loss"] for row in headline})
-    dtypes = sorted({row["dtype"] for row in headline}, key=lambda d: -len(d))
+    dtypes = list(dict.fromkeys(row["dtype"] for row in headline))
     figure, axes = plt.subplots(
         1, len(dtypes), figsize=(3.6 * len(dtypes), 3.6), sharey=True, squeeze=False
     )

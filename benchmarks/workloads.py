@@ -88,10 +88,12 @@ def data(workload: Workload) -> Data:
     )
 
 
-def headline(sizes: tuple[int, ...] = HEADLINE) -> Iterator[Workload]:
+def headline(
+    sizes: tuple[int, ...] = HEADLINE, dtypes: tuple[str, ...] = DTYPES
+) -> Iterator[Workload]:
     """Every loss in every dtype."""
     for loss in ENTRIES:
-        for dtype in DTYPES:
+        for dtype in dtypes:
             for n in sizes:
                 yield Workload(loss, n, dtype)
 

@@ -1,0 +1,48 @@
+"""The benchmark runs over the catalogue, and the README quotes what it wrote."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from smoothloss._catalog import catalog
+
+ROOT = Path(__file__).parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+
+
+def report() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("report", BENCHMARKS / "report.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def rows(name: str) -> list[dict[str, object]]:
+    return json.loads((BENCHMARKS / f"{name}.json").read_text())["rows"]
+
+
+def test_the_readme_and_the_log_quote_the_results() -> None:
+    assert report().markdown(rows("results")) in (ROOT / "README.md").read_text()
+    log = (BENCHMARKS / "LOG.md").read_text()
+    for library in ("torch", "optax"):
+        assert report().markdown(rows("peers-1-core"), library) in log
+
+
+def test_it_runs_over_the_catalogue(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "run.py"), "--quick", "--out", str(tmp_path / "quick")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "quick.png").read_bytes().startswith(b"\x89PNG")
+    found = json.loads((tmp_path / "quick.json").read_text())["rows"]
+    assert {row["loss"] for row in found} == {entry.name for entry in catalog()}
+    for row in found:
+        assert all(t > 0 for quartiles in row["seconds"].values() for t in quartiles)
+        # The graph, not the clock: two fused kernels and one temporary.
+        assert row["kernels"] == (2 if row["compiled"] else 0)
