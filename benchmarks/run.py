@@ -37,6 +37,8 @@ def options() -> argparse.Namespace:
 
 def pin(cores: int) -> None:
     """Before any library counts the cores, keep every thread on the first ``cores``."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise SystemExit(f"--cores {cores}: only Linux can pin; leave it out.")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     os.environ["OMP_NUM_THREADS"] = str(cores)
 
