@@ -1,9 +1,18 @@
 """Time every loss against mlx.nn.losses, the roofline and whatever else is installed.
 
 All of a row is measured in one run, one after the other, on whatever device MLX has; outputs are
-checked to be equal first. "us" and "ns/el" are medians of ours, "roof" is their multiple of the
-cheapest graphs that read two arrays and write one, and that sum one; "B/el" is the peak of memory
-that a call allocates, and "k" counts fused kernels. Quote the ratios: machines differ and drift.
+checked to be equal first. The columns:
+
+  call    "-" is the compiled value-and-grad of the mean; else what differs from it. A row without
+          "forward" is a value-and-grad, one without "eager" is compiled.
+  us, ns/el   medians of ours
+  roof    ours as a multiple of the cheapest MLX graphs that read two arrays and write one, and that
+          sum one. Below 1 where ours is one call and they are two, or where ours needs less memory.
+  B/el    the peak of memory that a call allocates, its results included, in bytes per element
+  k       fused kernels in the compiled graph, those of one element included (eager: none)
+  ratios  their time over ours: above 1, ours is faster. Median and quartiles, call by call.
+
+Quote the ratios, and not those of --quick: machines differ and drift.
 """
 
 from __future__ import annotations
@@ -27,8 +36,12 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=HERE / "results", help="where to write, less suffix"
     )
-    parser.add_argument("--seconds", type=float, default=0.5, help="the budget of a row (0.5)")
-    parser.add_argument("--largest", type=int, default=10**8, help="leave out larger sizes")
+    parser.add_argument(
+        "--seconds", type=float, default=0.5, help="the budget of a row (default: 0.5)"
+    )
+    parser.add_argument(
+        "--largest", type=int, default=10**8, help="leave out what has more elements"
+    )
     parser.add_argument("--cores", type=int, help="pin everything to the first so many cores")
     parser.add_argument("--headline", action="store_true", help="compiled value-and-grad alone")
     parser.add_argument("--quick", action="store_true", help="few calls of small arrays")
@@ -91,6 +104,8 @@ def main() -> None:
     )
     caption = f"Compiled value-and-grad of the mean, MLX {machine['mlx']}, {machine['device']}"
     report.picture(rows, given.out.with_suffix(".png"), caption)
+    if given.quick:
+        print("Small arrays, few calls: to see that it runs, not to quote.")
     print(f"\n{report.markdown(rows)}\nWritten: {given.out}.json, {given.out}.png")
 
 

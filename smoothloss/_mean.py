@@ -11,8 +11,11 @@ from ._custom import term
 from ._loss import Kernel
 from ._reduce import Axes, sum_over, summed_in_kernel
 
-# The term of the kernel r = weight - 0, under the mask: its sum is the total weight.
-_WEIGHT = Kernel(lambda r: r, (Kernel(lambda r: mx.array(1.0, r.dtype)),))
+# The term of the kernel r = weight - 0, under the mask: its sum is the total weight. The partial of
+# its partial is stated too: a kernel without would leave its sums to MLX, in plain float32.
+_ZERO = Kernel(lambda r: mx.array(0.0, r.dtype))
+_ONE = Kernel(lambda r: mx.array(1.0, r.dtype), (_ZERO,))
+_WEIGHT = Kernel(lambda r: r, (_ONE,))
 
 
 def _total_weight(
