@@ -17,7 +17,7 @@ from typing import Any, cast
 import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
-from peers import MLXStep, Step, floors, mlx_nn, others, smoothloss
+from peers import MLXStep, Step, floors, peers, smoothloss
 from workloads import Workload, data
 
 Row = dict[str, Any]
@@ -66,21 +66,20 @@ def _numbers(out: Any) -> list[np.ndarray[Any, Any]]:
     return flat
 
 
-def check(workload: Workload, library: str) -> None:
+def check(workload: Workload) -> None:
     """The libraries agree on the first elements, or there is nothing to compare."""
-    few = replace(workload, n=min(workload.n, CHECKED), compiled=False)
+    few = replace(workload, n=min(workload.n, CHECKED))
     given = data(few)
-    make = {"mlx.nn": mlx_nn}.get(library)
-    peer = make(few, given) if make else others(replace(few, compiled=True), given)[library]
-    assert peer is not None
     tolerance = TOLERANCE[workload.dtype]
     x, y = (mx.array(v).astype(getattr(mx, workload.dtype)) for v in (given.x, given.y))
     no_tie = np.array(x != y)  # where subgradients differ
-    for a, b in zip(_numbers(smoothloss(few, given)()), _numbers(peer()), strict=True):
-        if a.shape:
-            a, b = a[no_tie], b[no_tie]
-        if not np.allclose(a, b, rtol=tolerance, atol=tolerance * np.abs(a).max()):
-            raise SystemExit(f"smoothloss and {library} disagree: {workload}")
+    ours = _numbers(smoothloss(few, given)())
+    for library, peer in peers(few, given).items():
+        for a, b in zip(ours, _numbers(peer()), strict=True):
+            if a.shape:
+                a, b = a[no_tie], b[no_tie]
+            if not np.allclose(a, b, rtol=tolerance, atol=tolerance * np.abs(a).max()):
+                raise SystemExit(f"smoothloss and {library} disagree: {workload}")
 
 
 def peak(step: Step) -> int:
@@ -98,17 +97,11 @@ def _quartiles(values: list[float]) -> list[float]:
 
 def measure(workload: Workload, budget: float) -> Row:
     """Time ours, the roofline and every peer in one run: quartiles, and ratios call by call."""
+    check(workload)
     given = data(workload)
-    ours = smoothloss(workload, given)
-    peers: dict[str, Step] = {}
-    nn = mlx_nn(workload, given)
-    if nn is not None:
-        peers["mlx.nn"] = nn
-    peers |= others(workload, given)
-    for library in peers:
-        check(workload, library)
+    ours, rivals = smoothloss(workload, given), peers(workload, given)
     bounds = floors(workload, given)
-    times = interleaved({"smoothloss": ours, **peers, **bounds}, budget)
+    times = interleaved({"smoothloss": ours, **rivals, **bounds}, budget)
     mine = times["smoothloss"]
     medians = {name: statistics.median(t) for name, t in times.items()}
     roofline = medians["map"]
@@ -120,11 +113,15 @@ def measure(workload: Workload, budget: float) -> Row:
         "seconds": {name: _quartiles(t) for name, t in times.items()},
         "ratio": {
             name: _quartiles([b / a for a, b in zip(mine, times[name], strict=True)])
-            for name in peers
+            for name in rivals
         },
         "roofline": medians["smoothloss"] / roofline,
         "map": medians["smoothloss"] / medians["map"],
-        "peak_bytes": {s: peak(v) for s, v in (("smoothloss", ours), ("mlx.nn", nn)) if v},
+        "peak_bytes": {
+            name: peak(step)
+            for name, step in {"smoothloss": ours, **rivals}.items()
+            if isinstance(step, MLXStep)
+        },
         "kernels": kernels(ours),
     }
 

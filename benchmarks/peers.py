@@ -164,9 +164,9 @@ def _plain(workload: Workload) -> bool:
     return workload.reduction == "mean" and workload.threshold == "number" and not special
 
 
-def others(workload: Workload, data: Data) -> dict[str, Step]:
-    """The steps of the libraries that are installed beside MLX."""
-    found: dict[str, Step | None] = {}
+def peers(workload: Workload, data: Data) -> dict[str, Step]:
+    """The steps of the other libraries: of MLX always, of those that are installed beside it."""
+    found: dict[str, Step | None] = {"mlx.nn": mlx_nn(workload, data)}
     if _plain(workload) and importlib.util.find_spec("torch"):
         found["torch"] = _torch_step(workload, data, compiled=False)
         if workload.compiled and workload.n > 1:

@@ -35,7 +35,7 @@ def on_cpu() -> bool:
 def _staged(x: mx.array) -> mx.array:
     """Sum over the middle axis of a rank 3 array."""
     before, n, after = x.shape
-    if n <= FAN or not on_cpu():
+    if n <= FAN:
         return x.sum(1)
     run = min(RUN, n // FAN)
     blocks = n // (FAN * run)
@@ -64,9 +64,10 @@ def sum_over(x: mx.array, axes: Axes) -> mx.array:
     kept = [n for a, n in enumerate(x.shape) if a not in axes]
     if x.size == 0:  # MLX 0.32.4 may hang in a sum over an empty array
         return mx.zeros(kept, mx.int32 if x.dtype == mx.bool_ else x.dtype)
-    if x.dtype == mx.bool_ or math.prod(x.shape[a] for a in axes) <= FAN:
+    few = math.prod(x.shape[a] for a in axes) <= FAN
+    if few or x.dtype == mx.bool_ or not on_cpu():
         return x.sum(axes) if axes else x
-    if x.size <= FEW and on_cpu():
+    if x.size <= FEW:
         return x.astype(mx.float64).sum(axes).astype(x.dtype)
     shape = list(x.shape)
     for start, stop in reversed(_runs(axes)):
