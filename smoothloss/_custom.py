@@ -88,11 +88,10 @@ def term(
             r = mx.where(mask[0], r, 0)  # so that MLX, deriving a last kernel, meets no NaN
         thetas = [own(v).astype(compute) for v in theta]
         out = kernel.formula(r, *thetas)
-        for t, v in zip(thresholds, thetas, strict=True):
-            if t is not None:
-                out = t.poison(v) + out
-        if factors:
-            out = functools.reduce(mx.multiply, [own(f).astype(compute) for f in factors]) * out
+        by = [t.poison(v) for t, v in zip(thresholds, thetas, strict=True) if t is not None]
+        by += [own(f).astype(compute) for f in factors]
+        if by:
+            out = functools.reduce(mx.multiply, by) * out
         if mask:
             out = mx.where(mask[0], out, 0)
         # A formula may ignore an argument that carries a batch axis.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Real
-
 import mlx.core as mx
 
 from . import _inputs
@@ -31,14 +29,7 @@ def evaluate(
     x, y, dtype = _inputs.data(function, (x_name, y_name), x_given, y_given)
     axes = _inputs.axes(function, reduction, axis, x.ndim)
     compute = compute_dtype(x, y)
-    theta = [
-        _inputs.threshold(function, spec, thresholds[spec.name], x.shape, compute)
-        for spec in loss.thresholds
-    ]
-    # Numbers are checked by now: None spares their kernels the check and the derivatives.
-    specs = tuple(
-        None if isinstance(thresholds[spec.name], Real) else spec for spec in loss.thresholds
-    )
+    theta, specs = _inputs.thresholds(function, loss.thresholds, thresholds, x.shape, compute)
     w = _inputs.weighting(function, weights, x.shape, compute)
     mask = _inputs.selection(function, where, x.shape)
     row = (x, y, *theta, *(v for v in (w, mask) if v is not None))

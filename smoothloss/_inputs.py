@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, Literal, TypeAlias
 
@@ -90,7 +90,20 @@ def threshold(
     """
     if isinstance(value, mx.array | np.ndarray):
         return _fits(function, spec.name, as_array(function, spec.name, value), shape)
-    return mx.full((), spec.checked(function, value), dtype)
+    return mx.full((), spec.checked(function, value, dtype), dtype)
+
+
+def thresholds(
+    function: str,
+    specs: Sequence[Threshold],
+    given: Mapping[str, object],
+    shape: Sequence[int],
+    dtype: mx.Dtype,
+) -> tuple[list[mx.array], tuple[Threshold | None, ...]]:
+    """The thresholds as arrays, and what is left to check of each: of a number, nothing."""
+    theta = [threshold(function, spec, given[spec.name], shape, dtype) for spec in specs]
+    # Without a check, a kernel has no derivatives in the threshold: nobody can ask for them.
+    return theta, tuple(None if isinstance(given[s.name], Real) else s for s in specs)
 
 
 def weighting(

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
 from smoothloss._catalog import Entry, catalog
+from smoothloss._loss import Threshold
 
+BY_NAME = {e.name: e for e in catalog()}
 LOSSES = [pytest.param(e, id=e.name) for e in catalog()]
 WITH_THRESHOLD = [pytest.param(e, id=e.name) for e in catalog() if e.loss.thresholds]
 FLOATS = [
     pytest.param(d, id=str(d).split(".")[-1])
     for d in (mx.float32, mx.float16, mx.bfloat16, mx.float64)
 ]
+# Plain numbers, not in the units of the residual: their special values, inside any interval.
+NUMBERS = (-np.inf, -50, -2, -1e-3, 0, 1e-3, 0.3, 0.5, 1, 1.5, 1.75, 1.999, 2, 2.001, 4, np.inf)
 
 
 @pytest.fixture(params=LOSSES)
@@ -24,9 +29,19 @@ def entry(request: pytest.FixtureRequest) -> Entry:
     return request.param
 
 
-def thresholds(entry: Entry, value: object = 1.0) -> dict[str, object]:
-    """Every threshold of the loss by name, with the same value."""
-    return dict.fromkeys(entry.threshold_names, value)
+def numbers(spec: Threshold) -> list[float]:
+    """The special values of a threshold that is a plain number."""
+    return [v for v in NUMBERS if spec.low <= v <= spec.high]
+
+
+def fitted(entry: Entry, positive: Any) -> list[Any]:
+    """A valid value for each threshold: a positive one, squeezed into (0, 1) for plain numbers."""
+    return [positive if t.of_residual else positive / (1 + positive) for t in entry.loss.thresholds]
+
+
+def thresholds(entry: Entry, positive: Any = 1.0) -> dict[str, Any]:
+    """The same by name."""
+    return dict(zip(entry.threshold_names, fitted(entry, positive), strict=True))
 
 
 def call(entry: Entry, **keywords: object) -> Callable[..., mx.array]:
@@ -42,7 +57,7 @@ def call(entry: Entry, **keywords: object) -> Callable[..., mx.array]:
 def partial(entry: Entry, order: tuple[int, ...]) -> Callable[..., mx.array]:
     """The elementwise derivative of (x, y, *full-size thresholds) by nested mx.grad.
 
-    In ``order``, 0 stands for the residual and 1 for the threshold.
+    In ``order``, 0 stands for the residual and 1 for the first threshold.
     """
     return nested(call(entry, reduction="none"), [i + 1 if i else 0 for i in order])
 

@@ -1,7 +1,7 @@
 """What the compiled graph holds: kernels, full-size arrays, compilations. No clock."""
 
 import collections
-import re
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -10,28 +10,19 @@ import mlx.core as mx
 import pytest
 from cases import FLOATS, WITH_THRESHOLD, call
 from cases import entry as entry  # a fixture
+from mlx.utils import tree_flatten
 
 from smoothloss import _reduce
 from smoothloss._catalog import Entry
 
+spec = importlib.util.spec_from_file_location(
+    "graph", Path(__file__).parents[1] / "benchmarks" / "graph.py"
+)
+graph = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(graph)
+data_nodes = graph.data_nodes
+
 N = _reduce.BLOCK  # beyond it, the CPU runs the forward kernel once for each block
-
-
-def nodes(path: Path, *arrays: mx.array) -> collections.Counter[str]:
-    """The primitives of a graph by name; fused kernels of the data as "Compiled".
-
-    Casting and dividing the 0-d mean may make kernels of one element; these count as "Scalar".
-    """
-    mx.export_to_dot(str(path), *arrays)
-    labels = re.findall(r'label ?= ?"([^"]*)"', path.read_text())
-    return collections.Counter(
-        "Scalar"
-        if re.fullmatch("Compiled(AsType|Divide|Broadcast)+", v)
-        else "Compiled"
-        if v.startswith("Compiled")
-        else v
-        for v in labels
-    )
 
 
 def peak(f: object, *row: mx.array) -> int:
@@ -44,6 +35,9 @@ def peak(f: object, *row: mx.array) -> int:
     return mx.get_peak_memory() - before
 
 
+# Held to the letter in half types and under weights and masks as well.
+CORE = {"l1_loss", "mse_loss", "smooth_l1_loss", "huber_loss"}
+FULL_SIZE = ("AsType", "Subtract", "Multiply", "Abs", "Select", "Negative", "Minimum")
 SLACK = 0.15 * N  # the partial sums, 1/16 of the data in float32
 
 
@@ -51,28 +45,38 @@ def compiled(entry: Entry, **keywords: object) -> object:
     return mx.compile(mx.value_and_grad(call(entry, reduction="mean", **keywords)))
 
 
+def count(f: object, *row: mx.array) -> collections.Counter[str]:
+    """The primitives between x and y, the first of the row, and what ``f`` returns."""
+    mx.eval(row)
+    out = f(*row)  # type: ignore[operator]
+    return data_nodes([v for _, v in tree_flatten(out)], row[:2])
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("threshold", [None, mx.array(0.5)])
 def test_value_and_grad_of_a_mean_is_two_kernels_and_one_temporary(
-    entry: Entry, dtype: mx.Dtype, threshold: object, tmp_path: Path
+    entry: Entry, dtype: mx.Dtype, threshold: object
 ) -> None:
     x, y = mx.zeros((N,), dtype), mx.ones((N,), dtype)
     row = [x, y] + ([] if threshold is None else [threshold] * len(entry.threshold_names))
     f = compiled(entry)
-    found = nodes(tmp_path / "graph.dot", *f(*row))  # type: ignore[operator]
+    found = count(f, *row)
+    if entry.loss.claims.kernels > 2:  # of more operations than MLX fuses
+        assert found["Compiled"] <= entry.loss.claims.kernels + 4
+        return
     kept = dtype == mx.float16  # the residual, which costs less than to convert float16 again
-    assert found["Compiled"] == 2 + kept
-    assert found["Scalar"] == 0 or dtype != mx.float32
-    full_size_elsewhere = {"Subtract", "Multiply", "Abs", "Select", "Negative", "Minimum"}
-    assert not full_size_elsewhere & set(found)
+    half = dtype in (mx.float16, mx.bfloat16)
+    # A conversion that is one operation too many for the kernel is made outside of it.
+    outside = found["Compiled"] - (2 + kept) + sum(found[name] for name in FULL_SIZE)
+    assert outside <= (4 if half and entry.name not in CORE else 0), found
     wide = 8 if dtype == mx.float64 else 4
-    assert peak(f, *row) <= N * (wide * (1 + kept) + x.dtype.size) + SLACK * wide
+    assert peak(f, *row) <= N * (wide * (1 + kept + outside) + x.dtype.size) + SLACK * wide
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("given", [("weights",), ("where",), ("weights", "where")])
 def test_no_temporary_for_weights_and_masks(
-    entry: Entry, reduction: str, given: tuple[str, ...], tmp_path: Path
+    entry: Entry, reduction: str, given: tuple[str, ...]
 ) -> None:
     x, y, w = mx.zeros((N,)), mx.ones((N,)), mx.ones((N,))
     extra = {"weights": w, "where": w > 0}
@@ -83,17 +87,23 @@ def test_no_temporary_for_weights_and_masks(
         return mx.value_and_grad(call(entry, reduction=reduction, **keywords))(x, y)
 
     f = mx.compile(step)
-    if reduction == "sum":
-        assert nodes(tmp_path / "graph.dot", *f(*row))["Compiled"] == 2
+    plain = compiled(entry)
     # The total weight is summed in its kernel, which writes an eighth.
-    assert peak(f, *row) <= N * 8 + SLACK * 4 + N / 8 * 4
+    more = SLACK * 4 + N / 8 * 4
+    if entry.name in CORE:
+        if reduction == "sum":
+            assert count(f, *row)["Compiled"] == 2
+        assert peak(f, *row) <= N * 8 + more
+    else:  # an operation more may be one too many for a kernel
+        assert peak(f, *row) <= max(peak(plain, x, y), N * 8) + N * 8 * len(given) + more
 
 
-def test_forward_is_one_kernel(entry: Entry, tmp_path: Path) -> None:
-    x = mx.zeros((N,))
+def test_forward_is_one_kernel(entry: Entry) -> None:
+    x, y = mx.zeros((N,)), mx.ones((N,))
     f = mx.compile(call(entry, reduction="none"))
-    assert nodes(tmp_path / "graph.dot", f(x, x + 1))["Compiled"] <= 1
-    assert peak(f, x, mx.ones((N,))) <= N * 4 + SLACK
+    if entry.loss.claims.kernels == 2:
+        assert count(f, x, y)["Compiled"] <= 1
+        assert peak(f, x, y) <= N * 4 + SLACK
 
 
 COUNT_KERNELS = """
@@ -103,17 +113,18 @@ import smoothloss
 loss = getattr(smoothloss, sys.argv[1])
 kernels = lambda: len(glob.glob(os.environ["TMPDIR"] + "/**/*.so", recursive=True))
 x, y = mx.random.normal((100,)), mx.random.normal((100,))
-step = lambda x, y, t: mx.value_and_grad(lambda x: loss(x, y, t, reduction="mean"))(x)
+number = sys.argv[2]
+step = lambda x, y, t: mx.value_and_grad(lambda x: loss(x, y, reduction="mean", **{number: t}))(x)
 by_argument = mx.compile(step)
 def run(threshold):
     if isinstance(threshold, float):
         mx.eval(mx.compile(lambda x, y: step(x, y, threshold))(x, y))
     mx.eval(by_argument(x, y, threshold))
 for kind in (float, mx.array):
-    run(kind(1.0))
+    run(kind(0.9))
     first = kernels()
     for i in range(20):
-        run(kind(0.1 + 0.1 * i))
+        run(kind(0.11 + 0.04 * i))
     print(first, kernels() - first)
 print(*glob.glob(os.environ["TMPDIR"] + "/**/*_strided_*.so", recursive=True))
 """
@@ -122,7 +133,7 @@ print(*glob.glob(os.environ["TMPDIR"] + "/**/*_strided_*.so", recursive=True))
 @pytest.mark.parametrize("entry", WITH_THRESHOLD)
 def test_a_new_threshold_compiles_no_new_kernel(entry: Entry, tmp_path: Path) -> None:
     run = subprocess.run(
-        [sys.executable, "-c", COUNT_KERNELS, entry.name],
+        [sys.executable, "-c", COUNT_KERNELS, entry.name, entry.threshold_names[-1]],
         env={"PATH": "/usr/local/bin:/usr/bin:/bin", "TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
         | {"PYTHONPATH": str(Path(sys.modules["smoothloss"].__file__).parents[1])},
         capture_output=True,

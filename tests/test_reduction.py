@@ -3,12 +3,12 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from cases import FLOATS, call, floats, same_bits, thresholds
+from cases import FLOATS, call, fitted, floats, same_bits, thresholds
 from cases import entry as entry  # a fixture
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
-from oracle import TEXTBOOK, as_numpy, wide_psi
+from oracle import as_numpy, at_doubles
 
 import smoothloss as sl
 from smoothloss._catalog import Entry, catalog
@@ -80,17 +80,18 @@ def test_weights_where_and_axis_mean_what_they_say(p: dict) -> None:
         "row": rng.random(p["small"]) < 0.5,
         "nothing": np.zeros((), bool),
     }[p["mask"]]
-    theta = [np.array(rng.uniform(0.2, 1.5, p["small"]))] * len(entry.threshold_names)
+    theta = fitted(entry, np.array(rng.choice([0.25, 0.5, 1.0, 1.5], p["small"])))
     axes = tuple(range(x.ndim)) if p["axis"] is None else p["axis"]
 
     chosen = np.broadcast_to(True if mask is None else mask, x.shape)
     wide = np.where(chosen, 1.0 if w is None else np.broadcast_to(w, x.shape), 0.0)
     r = np.where(chosen, x - y, 0.0)
-    rho = TEXTBOOK[entry.name](r, *theta)
+    rho = at_doubles(entry, (), r, *theta)
     norm = wide.sum(axes, keepdims=True) if p["reduction"] == "mean" else 1.0
     norm = np.where(norm == 0, np.inf, norm)
     value = (wide * rho / norm).sum(axes)
-    gx = wide * wide_psi(entry.name, r.astype(np.longdouble), *theta) / norm
+    psi = np.where(r == 0, 0, at_doubles(entry, (0,), np.where(r == 0, 1, r), *theta))
+    gx = wide * psi / norm
 
     if p["poison"]:  # what the mask leaves out may be anything
         x = np.where(chosen, x, rng.choice([np.nan, np.inf, -np.inf]))
@@ -107,7 +108,11 @@ def test_weights_where_and_axis_mean_what_they_say(p: dict) -> None:
 
     got = f(*row)
     assert got.shape == value.shape
-    np.testing.assert_allclose(as_numpy(got), value, rtol=1e-12, atol=1e-14)
+    # Where the loss is an approximation, so is what is compared.
+    free = (
+        0 if entry.loss.claims.absolute == "0" else 1e-6 * (1 if p["reduction"] == "mean" else 64)
+    )
+    np.testing.assert_allclose(as_numpy(got), value, rtol=1e-12, atol=1e-14 + free)
     every = tuple(range(len(row)))
     grads = mx.grad(lambda *row: f(*row).sum(), argnums=every)(*row)
     np.testing.assert_allclose(as_numpy(grads[0]), gx.astype(float), rtol=1e-6, atol=1e-9)
@@ -119,7 +124,7 @@ def test_weights_where_and_axis_mean_what_they_say(p: dict) -> None:
         by_w = inner.sum(added)
         ones = tuple(i for i, n in enumerate(w.shape) if n == 1)
         by_w = by_w.sum(ones, keepdims=True)
-        np.testing.assert_allclose(as_numpy(grads[-1]), by_w, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(as_numpy(grads[-1]), by_w, rtol=1e-9, atol=1e-12 + free)
     for g, v in zip(grads, row, strict=True):
         assert g.shape == v.shape
 

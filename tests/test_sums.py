@@ -5,7 +5,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from cases import call, floats
+from cases import call, fitted, floats
 from cases import entry as entry  # a fixture
 from oracle import as_numpy
 
@@ -68,7 +68,7 @@ def test_blocks_and_the_gpu_s_sum_change_nothing(
     """Beyond BLOCK the CPU sums in blocks of rows; a GPU sums in one go. Run both on the CPU."""
     shape = (37, 5, 6)
     x, y = mx.random.normal(shape), mx.random.normal(shape)
-    theta = [mx.random.uniform(0.2, 2, (5, 1))] * len(entry.loss.thresholds)
+    theta = fitted(entry, mx.random.uniform(0.2, 2, (5, 1)))
     w = mx.random.uniform(shape=(37, 1, 6))
     mask = mx.random.uniform(shape=shape) < 0.7
 
@@ -81,17 +81,18 @@ def test_blocks_and_the_gpu_s_sum_change_nothing(
         return [value, *grads]
 
     want = run()
+    rtol = 2e-6 if entry.loss.claims.least == "0" else 2e-5  # where a sum may cancel
     blocks = []
     staged = _reduce.sum_over
     monkeypatch.setattr(_reduce, "sum_over", lambda v, a: blocks.append(v.shape) or staged(v, a))
     monkeypatch.setattr(_reduce, "BLOCK", 100)
     for got, expected in zip(run(), want, strict=True):
-        assert mx.allclose(got, expected, rtol=2e-6, atol=1e-6)
+        assert mx.allclose(got, expected, rtol, rtol * mx.abs(expected).max().item())
     assert min(n[0] for n in blocks if len(n) == 3) < 37
     monkeypatch.setattr(_reduce, "on_cpu", lambda: False)
     blocks.clear()
     for got, expected in zip(run(), want, strict=True):
-        assert mx.allclose(got, expected, rtol=2e-6, atol=1e-6)
+        assert mx.allclose(got, expected, rtol, rtol * mx.abs(expected).max().item())
     assert {n[0] for n in blocks if len(n) == 3} == {37}
 
 

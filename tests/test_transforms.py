@@ -10,8 +10,8 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from cases import BY_NAME, same_bits
 from cases import entry as entry  # a fixture
-from cases import same_bits
 from oracle import as_numpy
 
 import smoothloss as sl
@@ -26,10 +26,12 @@ def mark(value: float) -> Callable[..., mx.array]:
 
 
 MARKED = Loss(
-    lambda r, t: r * r * t,
-    (mark(PSI), mark(RHO_T)),
-    ((mark(PSI_R), mark(PSI_T)), (mark(PSI_T), mark(RHO_TT))),
-    (Threshold("t"),),
+    rho=lambda r, t: r * r * t,
+    gradient=(mark(PSI), mark(RHO_T)),
+    hessian=((mark(PSI_R), mark(PSI_T)), (mark(PSI_T), mark(RHO_TT))),
+    weight=mark(1.0),
+    thresholds=(Threshold("t"),),
+    claims=BY_NAME["l1_loss"].loss.claims,  # not looked at
 )
 N = 6
 X, Y, T = mx.arange(N) * 0.5, mx.ones(N), mx.ones(N) * 2.0

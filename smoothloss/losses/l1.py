@@ -1,7 +1,7 @@
 r"""L1: the absolute residual.
 
 :math:`\rho = |r|`, :math:`\psi = \operatorname{sign} r` with the subgradient 0 at 0, and
-:math:`\psi' = 0`. The sign of NaN is 0 in MLX, so :math:`\psi` is a clip, which passes NaN on.
+:math:`\psi' = 0`. The weight is :math:`1/|r|`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import mlx.core as mx
 
 from .._evaluate import evaluate
 from .._inputs import Array, Axis, Parameter, Reduction
-from .._loss import Loss
+from .._loss import Claims, Loss
+from ._elementary import sign
 
 
 def rho(r: mx.array) -> mx.array:
@@ -18,18 +19,32 @@ def rho(r: mx.array) -> mx.array:
 
 
 def psi(r: mx.array) -> mx.array:
-    # The sign, but NaN at NaN: two huge factors lift every r but 0 above 1, to be clipped.
-    # mx.full hides the 1 from the compiler, which would make branches of it.
-    one = mx.full((), 1.0, r.dtype)
-    huge = one * mx.array(1 / mx.finfo(r.dtype).smallest_normal, r.dtype)
-    return mx.maximum(-one, mx.minimum(one, r * huge * huge))
+    return sign(r)
 
 
 def psi_prime(r: mx.array) -> mx.array:
     return mx.where(r == r, 0, r)
 
 
-LOSS = Loss(rho, (psi,), ((psi_prime,),))
+def weight(r: mx.array) -> mx.array:
+    return 1 / mx.abs(r)
+
+
+LOSS = Loss(
+    rho=rho,
+    gradient=(psi,),
+    hessian=((psi_prime,),),
+    weight=weight,
+    claims=Claims(
+        formula="abs(r)",
+        bound="1",
+        ulps=("0.5", "0"),
+        use="the median is wanted, and exact fits are welcome",
+        degree=1,
+        smoothness=0,
+        kinks=("0",),
+    ),
+)
 
 
 def l1_loss(

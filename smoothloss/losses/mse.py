@@ -1,6 +1,6 @@
 r"""Squared error.
 
-:math:`\rho = r^2`, :math:`\psi = 2r` and :math:`\psi' = 2`.
+:math:`\rho = r^2`, :math:`\psi = 2r` and :math:`\psi' = 2`, which is the weight as well.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from .._evaluate import evaluate
 from .._inputs import Array, Axis, Parameter, Reduction
-from .._loss import Loss
+from .._loss import Claims, Loss
 
 
 def rho(r: mx.array) -> mx.array:
@@ -24,7 +24,19 @@ def psi_prime(r: mx.array) -> mx.array:
     return mx.where(r == r, 2, r)
 
 
-LOSS = Loss(rho, (psi,), ((psi_prime,),))
+LOSS = Loss(
+    rho=rho,
+    gradient=(psi,),
+    hessian=((psi_prime,),),
+    weight=psi_prime,
+    claims=Claims(
+        formula="r**2",
+        bound="inf",
+        ulps=("3", "0.5"),
+        use="errors are normal, without outliers",
+        degree=2,
+    ),
+)
 
 
 def mse_loss(

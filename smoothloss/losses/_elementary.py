@@ -1,0 +1,83 @@
+"""Elementary functions that hold at every limit, shared by the losses."""
+
+from __future__ import annotations
+
+import math
+
+import mlx.core as mx
+
+
+def scalar(value: float, like: mx.array) -> mx.array:
+    """A number that is no constant of the compiled code, where it would make branches."""
+    return mx.full((), value, like.dtype)
+
+
+def one_at_zero(theta: mx.array) -> mx.array:
+    """1 where theta is 0, else 0: added to both sides of x/theta, it makes 0/0 the limit 1."""
+    return mx.where(theta == 0, 1.0, 0.0)
+
+
+def largest(like: mx.array) -> mx.array:
+    """The largest finite number."""
+    return mx.array(mx.finfo(like.dtype).max, like.dtype)
+
+
+def huge(like: mx.array) -> mx.array:
+    """The inverse of the smallest normal number; its square lifts every number but 0 above 1."""
+    return mx.array(1 / mx.finfo(like.dtype).smallest_normal, like.dtype)
+
+
+def wide(like: mx.array) -> mx.array:
+    """The largest x of which both x^2 and 1/x^2 are normal numbers, so that sqrt(1 + x^2) is x."""
+    return scalar(float(mx.finfo(like.dtype).smallest_normal) ** -0.5, like)
+
+
+def clip(r: mx.array, bound: mx.array) -> mx.array:
+    """``r`` within +-bound; NaN stays."""
+    return mx.maximum(-bound, mx.minimum(bound, r))
+
+
+def sign(r: mx.array) -> mx.array:
+    """The sign, but NaN at NaN, where ``mx.sign`` is 0."""
+    one = scalar(1.0, r)
+    lift = one * huge(r)
+    return clip(r * lift * lift, one)
+
+
+def inside(r: mx.array, theta: mx.array, value: mx.array | float) -> mx.array:
+    """``value`` where |r| < theta, 0 where |r| >= theta, NaN where either is NaN."""
+    return split(r, theta, value, 0)
+
+
+def split(
+    r: mx.array, theta: mx.array, value: mx.array | float, outside: mx.array | float
+) -> mx.array:
+    """``value`` where |r| < theta, ``outside`` where |r| >= theta, NaN where either is NaN."""
+    a = mx.abs(r)
+    return mx.where(a >= theta, outside, mx.where(a < theta, value, mx.nan))
+
+
+def root(x: mx.array) -> mx.array:
+    """The square root of 1 + x^2, of |x| up to ``wide``."""
+    return mx.sqrt(1 + mx.square(x))
+
+
+def hypotenuse(q: mx.array) -> tuple[mx.array, mx.array]:
+    """S = sqrt(1 + q^2) and log(1 + q^2), of q >= 0, without overflow."""
+    m = mx.minimum(wide(q), q)
+    beyond = mx.maximum(scalar(1.0, q), q * float(mx.finfo(q.dtype).smallest_normal) ** 0.5)
+    return root(m) + (q - m), log1p(mx.square(m)) + 2 * mx.log(beyond)
+
+
+def log1p(x: mx.array) -> mx.array:
+    """The logarithm of 1 + x, of finite x >= 0, in a quarter of the time of ``mx.log1p``.
+
+    To first order, the logarithm of the rounded sum lacks the rounding error over the sum.
+    """
+    y = 1 + x
+    return mx.log(y) + (x - (y - 1)) / y
+
+
+def exp(x: mx.array) -> mx.array:
+    """The exponential, to 1 + abs(x)/2 ulp, in half the time of ``mx.exp``, which is 60 ulp off."""
+    return mx.power(scalar(math.e, x), x)

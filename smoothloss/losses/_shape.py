@@ -1,0 +1,118 @@
+r"""The derivatives of the general loss in its shape alpha.
+
+With :math:`b = |\alpha - 2|, \sigma = \operatorname{sign}(\alpha - 2), q = \alpha/2` and
+:math:`L = \log(1 + u^2/b)`, :math:`f = \frac12\int_0^{u^2} (1 + y/b)^{q-1}\,dy`. Differentiating
+under the integral and substituting :math:`\ell = \log(1 + y/b)`,
+
+.. math::
+
+    f_\alpha &= \frac b4 I_0, \quad I_n = \int_0^L \ell^n e^{q\ell} h(\ell)\,d\ell \ge 0,
+    \quad h(\ell) = \ell - 1 + e^{-\ell} \\
+    f_{u\alpha} &= \tfrac12 f' h(L) \\
+    f_{\alpha\alpha} &= \frac\sigma4\big(I_0 - (1 - e^{-L}) e^{qL} h(L)\big) + \frac b8 I_1
+
+With the moments :math:`M_n(t) = \int_0^1 v^n e^{tv}\,dv` and :math:`t = qL`, the integrals are
+
+.. math::
+
+    I_0 &= L^2 M_1(t) - L M_0(t) + L M_0(t - L)
+         = -\frac{2\sigma}{b}\big(L^2 M_1(t) - e^t h(L)\big) \\
+    I_1 &= L^3 M_2(t) - L^2 M_1(t) + L^2 M_1(t - L)
+         = -\frac{2\sigma}{b}\big(I_0 + L^3 M_2(t) - L e^t h(L)\big)
+
+of which the first cancels for large \|q\| and the second for small b; both do for small L, where
+:math:`I_n = L^{3+n} \sum_{j,k} \frac{(-L)^j}{(j+2)!} \frac{t^k}{k!} \frac{1}{j+k+n+3}`.
+
+At alpha = 2, where :math:`f_\alpha` grows like :math:`-\frac14 u^2 \log b` beyond bounds, it is
+taken an epsilon below.
+"""
+
+from __future__ import annotations
+
+import math
+
+import mlx.core as mx
+
+from ._elementary import clip, hypotenuse, scalar
+
+
+def moments(t: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+    """M_0, M_1 and M_2, which come from each other but near t = 0, where that cancels."""
+    limit = float(mx.finfo(t.dtype).eps) ** (1 / 16)
+    near = mx.abs(t) < limit
+    x = mx.where(near, t, 0)
+    y = mx.where(near, 1, t)
+    e = mx.expm1(y)
+    m0 = e / y
+    m1 = (e * (1 - 1 / y) + 1) / y
+    m2 = (e * (1 - 2 * (1 - 1 / y) / y) + 1 - 2 / y) / y
+    return tuple(mx.where(near, _series(x, n), m) for n, m in enumerate((m0, m1, m2)))  # type: ignore[return-value]
+
+
+def _series(t: mx.array, n: int) -> mx.array:
+    """M_n near 0, by Horner's rule."""
+    out = mx.zeros_like(t)
+    for k in range(8, -1, -1):
+        out = out * t + 1 / (math.factorial(k) * (k + n + 1))
+    return out
+
+
+class Integrals:
+    """What the derivatives of ``f(u, alpha)`` in alpha are made of."""
+
+    def __init__(self, u: mx.array, alpha: mx.array) -> None:
+        eps = float(mx.finfo(u.dtype).eps)
+        bounded = clip(alpha, scalar(2.0**60, alpha))
+        alpha = mx.where(mx.abs(bounded - 2) < eps, 2 - eps, bounded)
+        self.b, self.sign = mx.abs(alpha - 2), mx.where(alpha < 2, -1.0, 1.0)
+        self.q = 0.5 * alpha
+        _, length = hypotenuse(mx.abs(u) / mx.sqrt(self.b))
+        # Beyond, the loss itself overflows or has come to its limit.
+        most = math.log(float(mx.finfo(u.dtype).max)) - 20
+        self.length = mx.minimum(most / mx.maximum(1, self.q), length)
+        self.t = mx.minimum(scalar(most, u), self.q * self.length)
+        self.small = (mx.abs(self.t) < eps**0.125) & (self.length < eps**0.125)
+
+    def h(self) -> mx.array:
+        """h(L), by the moments of -L: as it stands it cancels."""
+        m0, m1, _ = moments(-self.length)
+        return mx.square(self.length) * (m0 - m1)
+
+    def closed(self, n: int) -> mx.array:
+        """I_n, of n = 0 or 1, for L that is not small."""
+        length, t = self.length, self.t
+        m, less = moments(t), moments(t - length)
+        power = length**n
+        near = power * length * (length * m[n + 1] - m[n] + less[n])
+        rest = power * (mx.square(length) * m[n + 1] - (1 + mx.expm1(t)) * self.h())
+        if n == 1:
+            rest = rest + self.integral(0)
+        return mx.where(self.b < 1, near, -2 * self.sign / self.b * rest)
+
+    def integral(self, n: int) -> mx.array:
+        """I_n, of n = 0 or 1."""
+        total = mx.zeros_like(self.length)
+        for j in range(5):
+            for k in range(5 - j):
+                scale = math.factorial(j + 2) * math.factorial(k) * (j + k + n + 3)
+                total = total + (-self.length) ** j * self.t**k / scale
+        series = self.length ** (3 + n) * mx.where(self.small, total, 0)
+        return mx.where(self.small, series, self.closed(n))
+
+
+def f_alpha(u: mx.array, alpha: mx.array) -> mx.array:
+    """The derivative of f in alpha."""
+    of = Integrals(u, alpha)
+    return 0.25 * of.b * of.integral(0)
+
+
+def half_h(u: mx.array, alpha: mx.array) -> mx.array:
+    """The derivative of log f' in alpha."""
+    return 0.5 * Integrals(u, alpha).h()
+
+
+def f_alpha_alpha(u: mx.array, alpha: mx.array) -> mx.array:
+    """The second derivative of f in alpha."""
+    of = Integrals(u, alpha)
+    end = -mx.expm1(-of.length) * (1 + mx.expm1(of.t)) * of.h()
+    return 0.25 * of.sign * (of.integral(0) - end) + 0.125 * of.b * of.integral(1)

@@ -1,0 +1,143 @@
+r"""Log-cosh: half the square near zero, the absolute residual less log 2 in the tails.
+
+With :math:`a = |r|` and :math:`t = e^a - 1`, :math:`\cosh a - 1 = t^2/2(1+t)`, so that
+
+.. math:: \rho = \log\cosh r = \log\Big(1 + \frac{t}{2}\,\frac{t}{1+t}\Big),
+
+without cancellation near 0. Beyond a = 20 it is :math:`a - \log 2` to all digits, so there t stays
+at 20 and the rest of a is added. :math:`\psi = \tanh r`,
+:math:`\psi' = \operatorname{sech}^2 r = (2/(e^a + e^{-a}))^2`, and the weight is
+:math:`\tanh(r)/r`.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from .._evaluate import evaluate
+from .._inputs import Array, Axis, Parameter, Reduction
+from .._loss import Claims, Loss
+from ._elementary import huge, log1p, scalar
+
+FAR = 20.0
+
+
+def rho(r: mx.array) -> mx.array:
+    a = mx.abs(r)
+    near = mx.minimum(scalar(FAR, r), a)
+    t = mx.expm1(near)
+    return log1p(0.5 * t * (t / (1 + t))) + (a - near)
+
+
+def psi(r: mx.array) -> mx.array:
+    # As mx.tanh, in less time.
+    t = mx.expm1(2 * mx.minimum(scalar(FAR, r), mx.abs(r)))
+    return mx.sign(r) * (t / (t + 2))
+
+
+def psi_prime(r: mx.array) -> mx.array:
+    e = 1 + mx.expm1(mx.abs(r))
+    return mx.square(2 / (e + 1 / e))
+
+
+def weight(r: mx.array) -> mx.array:
+    a = mx.maximum(1 / huge(r), mx.abs(r))
+    return psi(a) / a
+
+
+LOSS = Loss(
+    rho=rho,
+    gradient=(psi,),
+    hessian=((psi_prime,),),
+    weight=weight,
+    claims=Claims(
+        formula="log(cosh(r))",
+        bound="1",
+        ulps=("4", "3"),
+        use="Huber's behaviour is wanted with derivatives of every order and nothing to tune",
+        degree=None,
+    ),
+)
+
+
+def log_cosh_loss(
+    inputs: Array,
+    targets: Array,
+    reduction: Reduction = "none",
+    *,
+    weights: Parameter | None = None,
+    where: Array | None = None,
+    axis: Axis = None,
+) -> mx.array:
+    r"""Log-cosh loss: half the square near zero, the absolute residual in the tails.
+
+    With :math:`r = \text{inputs} - \text{targets}`,
+
+    .. math:: \rho(r) = \log\cosh r \qquad \psi(r) = \rho'(r) = \tanh r
+
+    Near zero it is :math:`r^2/2`, in the tails :math:`|r| - \log 2`. The residual has to be in
+    units in which 1 is a usual one: there is no threshold.
+
+    Parameters
+    ----------
+    inputs, targets : mx.array or numpy.ndarray
+        Real arrays of one shape. They are never broadcast against each other.
+    reduction : {"none", "mean", "sum"}, default "none"
+        What is returned: every loss, their mean or their sum.
+    weights : float or mx.array, optional
+        Factors of the losses, broadcast to the data. The mean is
+        :math:`\sum w\rho / \sum w`. Differentiable.
+    where : mx.array of bool, optional
+        Selects elements, broadcast to the data. Those left out have loss 0 and gradient 0,
+        whatever they hold, and do not count in a mean.
+    axis : int or tuple of int, optional
+        The axes to reduce over; all by default.
+
+    Returns
+    -------
+    mx.array
+        Of the promoted dtype of inputs and targets (float32 for integers), and of the data's shape
+        ("none"), 0-d, or the data's shape without ``axis``.
+
+    Raises
+    ------
+    TypeError
+        If an array is complex or boolean (or ``where`` is not boolean), or no array at all.
+    ValueError
+        If the shapes of inputs and targets differ; if weights or where would widen the data; if
+        reduction or axis is unknown.
+
+    Notes
+    -----
+    The second derivative is :math:`\operatorname{sech}^2 r`, 1 at 0. An infinite residual has loss
+    inf and gradient :math:`\pm 1`; NaN gives NaN. Nothing cancels for small residuals nor overflows
+    for large: 1e-4 gives 5e-9 and 1e30 gives 1e30. Half types are computed in float32 and rounded
+    once. Tested bounds: value 4 ulp and gradient 3 ulp in float32, 1 ulp in half types; means and
+    sums 1e-6 relative up to 1e8 elements.
+
+    References
+    ----------
+    .. [1] P. J. Green, "Bayesian Reconstructions from Emission Tomography Data Using a Modified EM
+       Algorithm", IEEE Transactions on Medical Imaging 9(1), 1990.
+       https://doi.org/10.1109/42.52985
+
+    Examples
+    --------
+    >>> import mlx.core as mx
+    >>> import smoothloss as sl
+    >>> inputs = mx.array([0.0, 1e-4, -30.0])
+    >>> sl.log_cosh_loss(inputs, mx.zeros(3))
+    array([0, 5e-09, 29.3069], dtype=float32)
+    >>> mx.grad(lambda x: sl.log_cosh_loss(x, mx.zeros(3), "sum"))(inputs)
+    array([0, 0.0001, -1], dtype=float32)
+    """
+    return evaluate(
+        "log_cosh_loss",
+        LOSS,
+        {"inputs": inputs, "targets": targets},
+        {},
+        reduction,
+        weights,
+        where,
+        axis,
+    )

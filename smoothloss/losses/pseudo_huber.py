@@ -1,0 +1,188 @@
+r"""Pseudo-Huber: Huber's loss without a kink.
+
+With :math:`m = r/\delta` and :math:`S = \sqrt{1 + m^2}`, :math:`\rho = \delta^2 (S - 1)`. As
+:math:`S - 1 = m^2/(1+S)`,
+
+.. math:: \rho = \frac{r^2}{1+S} \quad \psi = \frac{r}{S} \quad
+          \rho_\delta = \delta\,\frac{(S-1)^2}{S} = r\,\frac mS\Big(\frac{m}{1+S}\Big)^2
+
+without cancellation. Their derivatives follow from :math:`S_r = m/\delta S` and
+:math:`S_\delta = -m^2/\delta S`:
+
+.. math:: \psi_r = S^{-3} \quad \psi_\delta = \Big(\frac mS\Big)^3 \quad
+          \rho_{\delta\delta} = -\frac{(S-1)^2 (2S+1)}{S^3}
+
+The weight is 1/S.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from .._evaluate import evaluate
+from .._inputs import Array, Axis, Parameter, Reduction
+from .._loss import Claims, Loss, Threshold
+from ._elementary import clip, largest, one_at_zero, root, wide
+
+
+def _parts(r: mx.array, delta: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+    """The clipped residual c, m = c/delta and S = sqrt(1 + m^2).
+
+    At delta = 0, c and m are 0 and S is infinite.
+    """
+    c = clip(r, _reach(r, delta))
+    m = c / (delta + one_at_zero(delta))
+    return c, m, root(m) + mx.where(delta == 0, mx.inf, 0.0)
+
+
+def _reach(r: mx.array, delta: mx.array) -> mx.array:
+    """From where on the loss is linear to all digits: clipped there, nothing overflows."""
+    return mx.minimum(largest(r), wide(r) * delta)
+
+
+def rho(r: mx.array, delta: mx.array) -> mx.array:
+    a = mx.abs(r)
+    c = mx.minimum(_reach(r, delta), a)
+    most = mx.where(delta == 0, 0.0, mx.inf)  # keeps 0 * inf out
+    return mx.minimum(most, a) * (c / (1 + root(c / (delta + one_at_zero(delta)))))
+
+
+def psi(r: mx.array, delta: mx.array) -> mx.array:
+    c, _, s = _parts(r, delta)
+    return c / s
+
+
+def rho_delta(r: mx.array, delta: mx.array) -> mx.array:
+    a = mx.abs(r)
+    c, m, s = _parts(a, delta)
+    return c * (m / s) * mx.square(m / (1 + s)) + (a - c)
+
+
+def psi_prime(r: mx.array, delta: mx.array) -> mx.array:
+    q = 1 / _parts(r, delta)[2]
+    return q * q * q
+
+
+def psi_delta(r: mx.array, delta: mx.array) -> mx.array:
+    _, m, s = _parts(r, delta)
+    q = m / s + one_at_zero(delta) * mx.sign(r)
+    return q * q * q
+
+
+def rho_delta_delta(r: mx.array, delta: mx.array) -> mx.array:
+    _, m, s = _parts(r, delta)
+    limit = one_at_zero(delta) * mx.sign(r)
+    lag = (m / s + limit) * (m / (1 + s) + limit)
+    return -mx.square(lag) * (2 + 1 / s)
+
+
+def weight(r: mx.array, delta: mx.array) -> mx.array:
+    return 1 / _parts(r, delta)[2]
+
+
+LOSS = Loss(
+    rho=rho,
+    gradient=(psi, rho_delta),
+    hessian=((psi_prime, psi_delta), (psi_delta, rho_delta_delta)),
+    weight=weight,
+    thresholds=(Threshold("delta"),),
+    claims=Claims(
+        formula="delta**2*(sqrt(1 + (r/delta)**2) - 1)",
+        bound="delta",
+        ulps=("3", "2.5"),
+        use="Huber's behaviour is wanted with derivatives of every order",
+        degree=2,
+    ),
+)
+
+
+def pseudo_huber_loss(
+    predictions: Array,
+    targets: Array,
+    delta: Parameter = 1.0,
+    reduction: Reduction = "mean",
+    *,
+    weights: Parameter | None = None,
+    where: Array | None = None,
+    axis: Axis = None,
+) -> mx.array:
+    r"""Pseudo-Huber loss: half the square near zero, linear with slope delta in the tails.
+
+    With :math:`r = \text{predictions} - \text{targets}`,
+
+    .. math::
+
+        \rho(r) = \delta^2\Big(\sqrt{1 + (r/\delta)^2} - 1\Big) \qquad
+        \psi(r) = \rho'(r) = \frac{r}{\sqrt{1 + (r/\delta)^2}}
+
+    As in SciPy and XGBoost. All derivatives are continuous; the gradient approaches
+    :math:`\pm\delta`. It equals ``delta * (charbonnier_loss - delta)`` at ``epsilon=delta``.
+
+    Parameters
+    ----------
+    predictions, targets : mx.array or numpy.ndarray
+        Real arrays of one shape. They are never broadcast against each other.
+    delta : float or mx.array, default 1.0
+        Where the loss turns from quadratic to linear, in the units of the residual, and the largest
+        gradient; at least 0. An array broadcasts to the data (per sample, channel or element) and
+        is differentiable.
+    reduction : {"none", "mean", "sum"}, default "mean"
+        What is returned: every loss, their mean or their sum.
+    weights : float or mx.array, optional
+        Factors of the losses, broadcast to the data. The mean is
+        :math:`\sum w\rho / \sum w`. Differentiable.
+    where : mx.array of bool, optional
+        Selects elements, broadcast to the data. Those left out have loss 0 and gradient 0,
+        whatever they hold, and do not count in a mean.
+    axis : int or tuple of int, optional
+        The axes to reduce over; all by default.
+
+    Returns
+    -------
+    mx.array
+        Of the promoted dtype of predictions and targets (float32 for integers), and of the data's
+        shape ("none"), 0-d, or the data's shape without ``axis``. The units are those of the
+        residual, squared.
+
+    Raises
+    ------
+    TypeError
+        If an array is complex or boolean (or ``where`` is not boolean), or no array at all.
+    ValueError
+        If the shapes of predictions and targets differ; if delta, weights or where would widen the
+        data; if a number delta is negative or NaN; if reduction or axis is unknown.
+
+    Notes
+    -----
+    At r = 0 the second derivative is 1. delta = 0 gives 0, delta = inf gives :math:`r^2/2`. For
+    delta > 0 an infinite residual has loss inf and gradient :math:`\pm\delta` (with delta = inf, it
+    counts as the largest float in the gradient); NaN gives NaN. A negative or NaN element of an
+    array delta gives NaN there. Neither cancels near 0 nor overflows on the way. Half types are
+    computed in float32 and rounded once. Tested bounds: value 3 ulp and gradient 2.5 ulp in
+    float32, 1 ulp in half types; means and sums 1e-6 relative up to 1e8 elements.
+
+    References
+    ----------
+    .. [1] R. Hartley, A. Zisserman, "Multiple View Geometry in Computer Vision", 2nd ed., Cambridge
+       University Press, 2004, appendix 6.8. https://doi.org/10.1017/CBO9780511811685
+
+    Examples
+    --------
+    >>> import mlx.core as mx
+    >>> import smoothloss as sl
+    >>> predictions = mx.array([0.0, 0.75, -1e20])
+    >>> sl.pseudo_huber_loss(predictions, mx.zeros(3), reduction="none")
+    array([0, 0.25, 1e+20], dtype=float32)
+    >>> mx.grad(lambda x: sl.pseudo_huber_loss(x, mx.zeros(3), 1.0, "sum"))(predictions)
+    array([0, 0.6, -1], dtype=float32)
+    """
+    return evaluate(
+        "pseudo_huber_loss",
+        LOSS,
+        {"predictions": predictions, "targets": targets},
+        {"delta": delta},
+        reduction,
+        weights,
+        where,
+        axis,
+    )

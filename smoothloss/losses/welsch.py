@@ -1,0 +1,152 @@
+r"""Welsch (Leclerc): half the square near zero, constant in the tails.
+
+With :math:`u = r/c` and derivatives in u,
+
+.. math:: f = 1 - e^{-u^2/2} \quad f' = u e^{-u^2/2} \quad
+          n + u\frac{f''}{f'} = n + 1 - u^2
+
+See ``_scaled.py`` for the derivatives in r and c.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from .._evaluate import evaluate
+from .._inputs import Array, Axis, Parameter, Reduction
+from .._loss import Claims
+from ._elementary import clip, exp, scalar
+from ._scaled import scaled
+
+FAR = 64.0  # from where on the exponential is 0
+
+
+def value(u: mx.array) -> mx.array:
+    return -mx.expm1(-0.5 * mx.square(u))
+
+
+def pull(u: mx.array, c: mx.array) -> mx.array:
+    # The root of the exponential twice, lest it underflow before the quotient does.
+    k = clip(u, scalar(FAR, u))
+    e = exp(-0.25 * mx.square(k))
+    return k * e * (e / c)
+
+
+def relative(u: mx.array) -> mx.array:
+    return mx.square(exp(-0.25 * mx.square(u)))
+
+
+def elasticity(n: int, u: mx.array) -> mx.array:
+    # sqrt(n + 1) is the zero; u^2 - 1, as a whole, would lose digits around 1.
+    k = clip(u, scalar(FAR, u))
+    return (1 - k) * (1 + k) + n
+
+
+LOSS = scaled(
+    value,
+    pull,
+    relative,
+    elasticity,
+    Claims(
+        formula="1 - exp(-(r/scale)**2/2)",
+        bound="exp(-1/2)/scale",
+        ulps=("4", "5 + 1.5*(r/scale)**2"),
+        use="outliers should have no say at all, and it should end faster than Geman-McClure",
+        degree=0,
+        convex="False",
+        redescending="True",
+    ),
+)
+
+
+def welsch_loss(
+    predictions: Array,
+    targets: Array,
+    scale: Parameter = 1.0,
+    reduction: Reduction = "mean",
+    *,
+    weights: Parameter | None = None,
+    where: Array | None = None,
+    axis: Axis = None,
+) -> mx.array:
+    r"""Welsch (Leclerc) loss: half the square near zero, constant in the tails.
+
+    With :math:`u = (\text{predictions} - \text{targets})/c`, c being the scale,
+
+    .. math:: \rho = 1 - e^{-u^2/2} \qquad
+              \psi = \frac{d\rho}{dr} = \frac{u}c\, e^{-u^2/2}
+
+    The loss stays below 1. The gradient is largest, :math:`1/\sqrt e c`, at u = 1, and falls to 0
+    like a Gaussian. It equals :func:`general_loss` at ``alpha=-inf``.
+
+    Parameters
+    ----------
+    predictions, targets : mx.array or numpy.ndarray
+        Real arrays of one shape. They are never broadcast against each other.
+    scale : float or mx.array, default 1.0
+        The size of residual at which the loss begins to give in, in the units of the residual;
+        above 0. An array broadcasts to the data (per sample, channel or element) and is
+        differentiable.
+    reduction : {"none", "mean", "sum"}, default "mean"
+        What is returned: every loss, their mean or their sum.
+    weights : float or mx.array, optional
+        Factors of the losses, broadcast to the data. The mean is
+        :math:`\sum w\rho / \sum w`. Differentiable.
+    where : mx.array of bool, optional
+        Selects elements, broadcast to the data. Those left out have loss 0 and gradient 0,
+        whatever they hold, and do not count in a mean.
+    axis : int or tuple of int, optional
+        The axes to reduce over; all by default.
+
+    Returns
+    -------
+    mx.array
+        Of the promoted dtype of predictions and targets (float32 for integers), and of the data's
+        shape ("none"), 0-d, or the data's shape without ``axis``. It has no units.
+
+    Raises
+    ------
+    TypeError
+        If an array is complex or boolean (or ``where`` is not boolean), or no array at all.
+    ValueError
+        If the shapes of predictions and targets differ; if scale, weights or where would widen the
+        data; if a number scale is not positive or NaN, or too small for the dtype; if reduction or
+        axis is unknown.
+
+    Notes
+    -----
+    At r = 0 the second derivative is :math:`1/c^2`. An infinite residual has loss 1 and gradient 0;
+    one that overflows when divided by the scale counts as infinite. scale = inf gives 0. NaN gives
+    NaN, as does an infinite residual with an infinite scale. An element of an array scale that is
+    not positive gives NaN there. Half types are computed in float32 and rounded once. Tested
+    bounds: value 4 ulp and gradient :math:`5 + 1.5 u^2` ulp in float32 (the rounding of u alone
+    costs :math:`u^2/2`), 1 ulp in half types; means and sums 1e-6 relative up to 1e8 elements.
+
+    References
+    ----------
+    .. [1] J. E. Dennis, R. E. Welsch, "Techniques for Nonlinear Least Squares and Robust
+       Regression", Communications in Statistics - Simulation and Computation 7(4), 1978.
+       https://doi.org/10.1080/03610917808812083
+    .. [2] J. T. Barron, "A General and Adaptive Robust Loss Function", CVPR 2019.
+       https://arxiv.org/abs/1701.03077
+
+    Examples
+    --------
+    >>> import mlx.core as mx
+    >>> import smoothloss as sl
+    >>> predictions = mx.array([0.0, 1.0, -1e20])
+    >>> sl.welsch_loss(predictions, mx.zeros(3), reduction="none")
+    array([0, 0.393469, 1], dtype=float32)
+    >>> mx.grad(lambda x: sl.welsch_loss(x, mx.zeros(3), 1.0, "sum"))(predictions)
+    array([0, 0.606531, -0], dtype=float32)
+    """
+    return evaluate(
+        "welsch_loss",
+        LOSS,
+        {"predictions": predictions, "targets": targets},
+        {"scale": scale},
+        reduction,
+        weights,
+        where,
+        axis,
+    )

@@ -1,0 +1,210 @@
+"""What the record of each loss claims of its shape, beside its accuracy (test_accuracy.py)."""
+
+import itertools
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from cases import BY_NAME, WITH_THRESHOLD, call, fitted, numbers
+from cases import entry as entry  # a fixture
+from oracle import as_numpy, vectorised
+
+import smoothloss as sl
+from smoothloss._catalog import Entry
+
+INF = float("inf")
+# Fine near 0, wide beyond; no residual is a kink, and most have their opposite.
+R = np.concatenate([np.linspace(0.001, 6.001, 2001), np.logspace(1, 12, 200)])
+R = np.concatenate([-R[::-1], R])
+
+
+def settings(entry: Entry) -> list[dict[str, float]]:
+    """Thresholds of every kind: two of the residual's units, with every plain number."""
+    each = ([0.7, 1.9] if t.of_residual else numbers(t) for t in entry.loss.thresholds)
+    return [dict(zip(entry.threshold_names, v, strict=True)) for v in itertools.product(*each)]
+
+
+def claimed(entry: Entry, text: str, theta: dict[str, float], r: float = 0.0) -> float:
+    with np.errstate(all="ignore"):
+        values = (np.asarray(v, float) for v in theta.values())
+        return vectorised(entry, text)(np.asarray(r), *values)
+
+
+def norm(entry: Entry, theta: dict[str, float]) -> sl.RobustNorm:
+    return sl.RobustNorm(entry.function, **theta)
+
+
+def f64(r: object) -> mx.array:
+    return mx.array(np.array(r, float), mx.float64)
+
+
+def test_even_or_not(entry: Entry) -> None:
+    for theta in settings(entry):
+        f = norm(entry, theta)
+        for g, sign in ((f.rho, 1), (f.psi, -1), (f.weight, 1), (f.psi_prime, 1)):
+            same = np.array_equal(as_numpy(g(f64(R))), sign * as_numpy(g(f64(-R))))
+            assert same or not claimed(entry, entry.loss.claims.even, theta), theta
+        uneven = not np.allclose(as_numpy(f.rho(f64(R))), as_numpy(f.rho(f64(-R))))
+        assert uneven != claimed(entry, entry.loss.claims.even, theta), theta
+
+
+def test_the_least_value_is_at_0(entry: Entry) -> None:
+    for theta in settings(entry):
+        rho = norm(entry, theta).rho
+        least = rho(f64([0.0])).item()
+        assert least == pytest.approx(claimed(entry, entry.loss.claims.least, theta), abs=1e-7)
+        assert (as_numpy(rho(f64(R))) >= least).all()
+
+
+def test_convex_or_not(entry: Entry) -> None:
+    for theta in settings(entry):
+        psi = as_numpy(norm(entry, theta).psi(f64(R)))
+        psi = psi[np.isfinite(psi)]
+        rising = (np.diff(psi) >= -1e-12 * abs(psi[1:])).all()
+        assert rising == bool(claimed(entry, entry.loss.claims.convex, theta)), theta
+
+
+def test_the_bound_of_the_gradient_is_the_least_one(entry: Entry) -> None:
+    for theta in settings(entry):
+        bound = claimed(entry, entry.loss.claims.bound, theta)
+        largest = np.nanmax(abs(as_numpy(norm(entry, theta).psi(f64(R)))))
+        if np.isfinite(bound):
+            assert largest == pytest.approx(bound, rel=1e-5), theta
+        else:  # slowly, where the shape is barely above 1
+            assert largest > 50, theta
+
+
+def test_redescending_or_not(entry: Entry) -> None:
+    for theta in settings(entry):
+        psi = abs(as_numpy(norm(entry, theta).psi(f64([3.0, 1e12, INF]))))
+        falls = psi[1] < 0.1 * psi[0] and psi[2] == 0
+        assert falls == bool(claimed(entry, entry.loss.claims.redescending, theta)), theta
+
+
+def test_kinks_are_where_they_are_claimed_and_nowhere_else(entry: Entry) -> None:
+    """The first derivative that jumps does so at every kink; between kinks, none does."""
+    claims = entry.loss.claims
+    h = 1e-6
+    for theta in settings(entry):
+        if set(theta.values()) & {0.0, 1.0} and claims.kinks:
+            continue  # a quantile of 0 or 1 may have one side only
+        f = norm(entry, theta)
+        kinks = [float(claimed(entry, kink, theta)) for kink in claims.kinks]
+        for kink in kinks:
+            lower, upper = f64([kink - h]), f64([kink + h])
+            jumps = [abs(g(upper) - g(lower)).item() for g in (f.rho, f.psi, f.psi_prime)]
+            if kink == 0 and claims.smoothness == 1 and claimed(entry, claims.even, theta):
+                continue
+            assert jumps[int(claims.smoothness)] <= 1e-5
+            assert jumps[int(claims.smoothness) + 1] > 1e-4, (theta, kink)
+        r = np.linspace(-6, 6, 200_001)
+        away = np.min([abs(r - k) for k in [*kinks, INF]], axis=0) > 1e-3
+        for g in (f.psi, f.psi_prime):
+            v = as_numpy(g(f64(r)))
+            step = abs(np.diff(v))[away[1:] & away[:-1]]
+            assert np.nanmax(step) <= 1e-3 * (1 + np.nanmax(abs(v))), (theta, g)
+
+
+def test_homogeneity(entry: Entry) -> None:
+    degree = entry.loss.claims.degree
+    if degree is None:
+        return
+    for theta in settings(entry):
+        for k in (0.25, 8.0):  # powers of 2, which scale exactly
+            scaled = {
+                t.name: theta[t.name] * (k if t.of_residual else 1) for t in entry.loss.thresholds
+            }
+            r = f64(R[abs(R) < 1e6])
+            got, want = norm(entry, scaled).rho(k * r), k**degree * norm(entry, theta).rho(r)
+            np.testing.assert_allclose(as_numpy(got), as_numpy(want), rtol=1e-13)
+
+
+def test_the_weight_times_the_residual_is_psi(entry: Entry) -> None:
+    for theta in settings(entry):
+        f = norm(entry, theta)
+        for r in (f64(R), mx.array(R[abs(R) < 1e5].astype(np.float32))):
+            psi, product = as_numpy(f.psi(r)), as_numpy(f.weight(r)) * as_numpy(r)
+            eps = float(mx.finfo(r.dtype).eps)
+            fine = abs(psi) < 1e30  # and so no inf - inf
+            r, psi, product = as_numpy(r)[fine], psi[fine], product[fine]
+            bound = claimed(entry, entry.loss.claims.ulps[1], theta, r)
+            room = eps * (8 + bound) * abs(psi) + 1e-36
+            assert (abs(product - psi) <= room).all(), theta
+        assert np.isnan(f.weight(f64([np.nan])).item())
+
+
+def test_the_weight_at_0_is_its_limit(entry: Entry) -> None:
+    for theta in settings(entry):
+        f = norm(entry, theta)
+        at_0, near, nearer = as_numpy(f.weight(f64([0.0, -1e-9, -1e-12]))).tolist()
+        if nearer > 100 * near:  # grows without bounds
+            assert at_0 == INF
+        elif nearer > 0:
+            assert at_0 == pytest.approx(nearer, rel=1e-6), theta
+
+
+@pytest.mark.parametrize("entry", WITH_THRESHOLD)
+def test_an_array_of_thresholds_is_each_of_them(entry: Entry) -> None:
+    """In value and gradient, to the bit; a limit among them changes no other."""
+    units = [0.0, 0.3, 1.0, INF]
+    each = [
+        [v for v in units if v or not t.above] if t.of_residual else numbers(t)
+        for t in entry.loss.thresholds
+    ]
+    table = np.array(list(itertools.product(*each))).T
+    columns = [mx.array(column, mx.float32) for column in table]
+    f = call(entry, reduction="none")
+    g = mx.grad(lambda x, *theta: f(x, mx.zeros_like(x), *theta).sum())
+    for r in (0.0, -0.2, 3.0):
+        x = mx.full(columns[0].shape, r)
+        together = f(x, mx.zeros_like(x), *columns), g(x, *columns)
+        for i, row in enumerate(table.T):
+            x = mx.array(r)
+            alone = f(x, mx.array(0.0), *map(float, row)), g(x, *map(float, row))
+            for a, b in zip(together, alone, strict=True):
+                assert mx.array_equal(a[i], b, equal_nan=True), (r, row)
+
+
+MEMBERS = [("cauchy_loss", 0.0, 1), ("geman_mcclure_loss", -2.0, 1), ("welsch_loss", -INF, 1)]
+MEMBERS += [("pseudo_huber_loss", 1.0, 0.7**2)]
+
+
+@pytest.mark.parametrize(("name", "alpha", "factor"), MEMBERS)
+def test_named_members_of_the_general_loss(name: str, alpha: float, factor: float) -> None:
+    member = BY_NAME[name]
+    one = norm(member, dict.fromkeys(member.threshold_names, 0.7))
+    other = sl.RobustNorm(sl.general_loss, alpha=alpha, scale=0.7)
+    r = f64(R[abs(R) < 8])
+    for function in ("rho", "psi", "weight", "psi_prime"):
+        a, b = (as_numpy(getattr(f, function)(r)) for f in (one, other))
+        np.testing.assert_allclose(a, factor * b, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 2.0, -2.0, 1.0, 1.75, 16.0, -16.0])
+def test_general_loss_is_continuous_in_alpha(alpha: float) -> None:
+    r = mx.array(np.concatenate([[0], np.logspace(-30, 4, 300)]), mx.float32)
+    at = sl.RobustNorm(sl.general_loss, alpha=alpha).rho(r)
+    for nearby in (alpha - 1e-6, alpha + 1e-6):
+        moved = sl.RobustNorm(sl.general_loss, alpha=nearby).rho(r)
+        same = mx.isinf(at) & mx.isinf(moved)
+        assert (same | (mx.abs(moved - at) <= 1e-4 * mx.maximum(1, at))).all()
+
+
+@pytest.mark.parametrize(("limit", "far"), [(-INF, -1e7), (INF, 1e7)])
+def test_general_loss_is_continuous_at_infinite_alpha(limit: float, far: float) -> None:
+    r = mx.array(np.linspace(-4, 4, 101), mx.float32)
+    at, near = (sl.RobustNorm(sl.general_loss, alpha=a).rho(r) for a in (limit, far))
+    assert mx.allclose(at, near, rtol=1e-4)
+
+
+def test_half_the_square_near_0(entry: Entry) -> None:
+    """Of the curvature there, where there is one: nothing cancels."""
+    for theta in settings(entry):
+        f = norm(entry, theta)
+        if entry.loss.claims.smoothness < 1 or entry.loss.claims.least != "0":
+            continue
+        r = mx.array([-1e-4 * min([1, *fitted(entry, 0.7)])])
+        if f.psi_prime(r).item() == 0:  # the free side of a quantile
+            continue
+        ratio = (f.rho(r) / (0.5 * r * r * f.psi_prime(r))).item()
+        assert ratio == pytest.approx(1, abs=3e-7), theta

@@ -1,0 +1,86 @@
+"""The reading of robust statistics: what RobustNorm takes and gives, and a fit with it."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from cases import call, fitted, partial, same_bits, thresholds
+from cases import entry as entry  # a fixture
+
+import smoothloss as sl
+from smoothloss._catalog import Entry
+from smoothloss._demo.data import phones
+from smoothloss._demo.fit import fit, mad
+
+
+def test_rho_psi_and_its_derivative_are_those_of_the_loss(entry: Entry) -> None:
+    r = mx.random.normal((50,)) * 2
+    norm = sl.RobustNorm(entry.function, **thresholds(entry, 0.7))
+    theta = [mx.full(r.shape, t) for t in fitted(entry, 0.7)]
+    zero = mx.zeros_like(r)
+    assert same_bits(norm.rho(r), call(entry, reduction="none")(r, zero, *theta))
+    assert same_bits(norm.psi(r), partial(entry, (0,))(r, zero, *theta))
+    assert same_bits(norm.psi_prime(r), partial(entry, (0, 0))(r, zero, *theta))
+    assert same_bits(mx.grad(lambda r: norm.rho(r).sum())(r), norm.psi(r))
+    assert same_bits(mx.vmap(mx.grad(norm.psi))(r), norm.psi_prime(r))
+    for f in (norm.rho, norm.psi, norm.weight, norm.psi_prime):
+        assert f(r.astype(mx.float16)).dtype == mx.float16
+        assert same_bits(mx.compile(f)(r), f(r))
+        assert f(np.array([1, 2])).dtype == mx.float32
+
+
+def test_defaults_are_those_of_the_loss(entry: Entry) -> None:
+    norm = sl.RobustNorm(entry.function)
+    assert list(norm.thresholds) == list(entry.threshold_names)
+    r = mx.random.normal((9,))
+    assert same_bits(norm.rho(r), entry.function(r, mx.zeros_like(r), reduction="none"))
+    assert repr(norm).startswith(f"RobustNorm({entry.name}")
+
+
+def test_thresholds_may_be_arrays_and_learned() -> None:
+    r = mx.array([0.5, 3.0, -4.0])
+
+    def total(delta: mx.array) -> mx.array:
+        return sl.RobustNorm(sl.huber_loss, delta=delta).rho(r).sum()
+
+    assert mx.grad(total)(mx.array(1.0)).item() == 2 + 3
+    assert mx.grad(total)(mx.array([1.0, 2.0, 4.0])).tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("loss", "given", "error", "message"),
+    [
+        (abs, {}, TypeError, "`loss` is 'abs'; expected a loss of smoothloss"),
+        ("huber", {}, TypeError, "`loss` is 'huber'"),
+        (sl.huber_loss, {"beta": 1.0}, TypeError, "`beta` is no threshold of huber_loss.*delta"),
+        (sl.l1_loss, {"beta": 1.0}, TypeError, "`beta` is no threshold of l1_loss; expected none"),
+        (sl.huber_loss, {"delta": -1.0}, ValueError, "RobustNorm: `delta` is -1.0"),
+        (sl.cauchy_loss, {"scale": 0.0}, ValueError, r"`scale` is 0.0; expected .*\(0, inf\]"),
+        (sl.huber_loss, {"delta": "1"}, TypeError, "`delta` is of type str"),
+    ],
+)
+def test_errors(loss: object, given: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        sl.RobustNorm(loss, **given).rho(mx.zeros(2))
+
+
+def test_residuals_are_arrays_of_real_numbers() -> None:
+    norm = sl.RobustNorm(sl.l1_loss)
+    with pytest.raises(TypeError, match="RobustNorm: `r` is of type list"):
+        norm.psi([1.0])
+
+
+def test_reweighted_least_squares_is_gradient_descent_on_the_phone_calls() -> None:
+    """Huber's fit with the scale estimated along, by both: the line of the demo."""
+    table = phones()
+    x, y = table.x, table.y
+    features = np.stack([np.ones_like(x), x - x.mean()], 1)
+    line = np.linalg.lstsq(features, y, rcond=None)[0]
+    for _ in range(200):
+        r = mx.array(features @ line - y, mx.float64)
+        norm = sl.RobustNorm(sl.huber_loss, delta=1.345 * mad(r))
+        w = np.array(norm.weight(r))
+        line = np.linalg.solve(features.T * w @ features, features.T * w @ y)
+    descent = fit("huber", table)
+    assert line[1] == pytest.approx(descent.slope, rel=1e-4)
+    assert line[0] - line[1] * x.mean() == pytest.approx(descent.intercept, rel=1e-4)
+    assert line[1] == pytest.approx(2.0396, abs=1e-3)
