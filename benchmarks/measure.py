@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import gc
 import os
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
+from graph import data_nodes
 from mlx.utils import tree_flatten
 from peers import MLXStep, Step, floors, peers, smoothloss
 from workloads import Workload, data
@@ -127,25 +126,21 @@ def measure(workload: Workload, budget: float) -> Row:
 
 
 def kernels(step: MLXStep) -> int:
-    """Fused kernels in the compiled graph."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "graph.dot"
-        mx.export_to_dot(
-            str(file), *(v for _, v in cast(Leaves, tree_flatten(step.run(*step.row))))
-        )
-        return len(re.findall(r'label ?= ?"Compiled', file.read_text()))
+    """Fused kernels of the data in the compiled graph."""
+    leaves = cast(Leaves, tree_flatten(step.run(*step.row)))
+    return data_nodes([v for _, v in leaves], step.row[:2])["Compiled"]
 
 
 FIRST = """
 import glob, os, sys, time
 import mlx.core as mx
-module, name, thresholds = sys.argv[1], sys.argv[2], int(sys.argv[3])
+module, name, threshold, thresholds = *sys.argv[1:4], int(sys.argv[4])
 loss = getattr(__import__(module, fromlist=["_"]), name)
 x, y = mx.random.normal((4096,)), mx.random.normal((4096,))
 mx.eval(x, y)
 def run(value):
-    theta = [value] if thresholds else []
-    f = lambda x, y: loss(x, y, *theta, reduction="mean")
+    theta = {threshold: value} if thresholds else {}
+    f = lambda x, y: loss(x, y, **theta, reduction="mean")
     mx.eval(mx.compile(mx.value_and_grad(f))(x, y))
 def kernels():
     return len(glob.glob(os.environ["TMPDIR"] + "/**/*.so", recursive=True))
@@ -158,11 +153,11 @@ print(seconds, first, kernels() - first)
 """
 
 
-def first_call(module: str, loss: str, thresholds: int) -> Row:
+def first_call(module: str, loss: str, threshold: str, thresholds: int) -> Row:
     """What a fresh process without cached kernels pays, and then for so many new thresholds."""
     with tempfile.TemporaryDirectory() as folder:
         run = subprocess.run(
-            [sys.executable, "-c", FIRST, module, loss, str(thresholds)],
+            [sys.executable, "-c", FIRST, module, loss, threshold, str(thresholds)],
             env={**os.environ, "TMPDIR": folder},
             capture_output=True,
             text=True,

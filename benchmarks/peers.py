@@ -65,7 +65,10 @@ def _mlx_step(workload: Workload, data: Data, loss: Callable[..., mx.array]) -> 
 
 
 def smoothloss(workload: Workload, data: Data) -> MLXStep:
-    loss = functools.partial(workload.entry.function, reduction=workload.reduction)
+    def loss(x: mx.array, y: mx.array, *threshold: Any, **keywords: mx.array) -> mx.array:
+        named = dict(zip((str(workload.threshold_name),), threshold, strict=False))
+        return workload.entry.function(x, y, reduction=workload.reduction, **named, **keywords)
+
     return _mlx_step(workload, data, loss)
 
 
@@ -122,7 +125,7 @@ def _torch_step(workload: Workload, data: Data, *, compiled: bool) -> Step | Non
     function = getattr(torch.nn.functional, workload.loss, None)
     if function is None:
         return None
-    names = {t.name: data.threshold for t in workload.entry.loss.thresholds}
+    names = {} if data.threshold is None else {str(workload.threshold_name): data.threshold}
     loss = functools.partial(function, reduction=workload.reduction, **names)
     if compiled:
         torch.compiler.reset()

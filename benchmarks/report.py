@@ -68,6 +68,24 @@ def markdown(rows: Iterable[Row], library: str = "mlx.nn") -> str:
     )
 
 
+def costs(rows: Iterable[Row], n: int = 1 << 20) -> str:
+    """What each loss takes in float32, forward and with its gradient, as a table."""
+    of = {
+        (row["loss"], row["label"]): row
+        for row in rows
+        if row["dtype"] == "float32" and row["n"] == n
+    }
+    lines = []
+    for loss in sorted({loss for loss, _ in of}):
+        forward, both = of[loss, "forward"], of[loss, "-"]
+        ns = (f"{row['seconds']['smoothloss'][1] / n * 1e9:.1f}" for row in (forward, both))
+        lines.append(
+            f"| `{loss}` | {' | '.join(ns)} | {both['peak_bytes']['smoothloss'] / n:.0f} |\n"
+        )
+    head = "| loss | forward, ns | value-and-grad, ns | peak, bytes |\n|---|---|---|---|\n"
+    return head + "".join(lines)
+
+
 def picture(rows: list[Row], file: Path, caption: str) -> None:
     import matplotlib
 

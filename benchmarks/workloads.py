@@ -38,6 +38,11 @@ class Workload:
         return ENTRIES[self.loss]
 
     @property
+    def threshold_name(self) -> str | None:
+        """Of the threshold that is varied, which is the one in the units of the residual."""
+        return next((t.name for t in self.entry.loss.thresholds if t.of_residual), None)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Of the data."""
         return (self.n // FEATURES, FEATURES) if self.batched else (self.n,)
@@ -72,7 +77,7 @@ def data(workload: Workload) -> Data:
     rng = np.random.default_rng(workload.n)
     shape = workload.shape
     threshold: NDArray[np.float32] | float | None = None
-    if workload.entry.loss.thresholds:
+    if workload.threshold_name:
         thresholds: dict[str, NDArray[np.float32] | float] = {
             "number": 1.0,
             "scalar": np.array(1.0, np.float32),
@@ -110,7 +115,7 @@ def grid(sizes: tuple[int, ...] = GRID) -> Iterator[Workload]:
 
 def variants(n: int = 1 << 20) -> Iterator[Workload]:
     """Every argument that a loss takes, one at a time."""
-    for loss, entry in ENTRIES.items():
+    for loss in ENTRIES:
         base = Workload(loss, n)
         yield replace(base, reduction="none")
         yield replace(base, reduction="none", gradient=False)
@@ -118,6 +123,6 @@ def variants(n: int = 1 << 20) -> Iterator[Workload]:
         yield replace(base, where=True)
         yield replace(base, weights=True, where=True)
         yield replace(base, batched=True)
-        if entry.loss.thresholds:
+        if base.threshold_name:
             yield replace(base, threshold="scalar")
             yield replace(base, threshold="channel", batched=True)
