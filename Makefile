@@ -7,13 +7,17 @@ PEERS := $(VENV)-peers
 EXTRA := $(if $(filter Linux,$(shell uname -s)),cpu,)
 comma := ,
 
-.PHONY: demo test lint types doctest wheel bench bench-peers clean
+.PHONY: demo test test-peers lint types doctest wheel bench bench-peers clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m smoothloss
 
 test: $(VENV)/.demo $(VENV)/.test
 	$(BIN)/python -m pytest
+
+# Beside SciPy, scikit-learn, statsmodels and optax; on Python 3.11.
+test-peers: $(PEERS)/.setup
+	$(PEERS)/bin/python -m pytest tests/peers
 
 doctest: $(VENV)/.test
 	$(BIN)/python -m pytest --doctest-modules --doctest-glob='*.md' smoothloss README.md
@@ -34,7 +38,7 @@ wheel: $(VENV)/.build
 	build/venv/bin/python -m pip install --quiet --group test
 	wheel=$$(ls $(CURDIR)/dist/*.whl) && \
 	build/venv/bin/python -m pip install --quiet "$$wheel[$(if $(EXTRA),$(EXTRA)$(comma))demo]"
-	mkdir -p build/outside && cp -r tests benchmarks pyproject.toml README.md build/outside/
+	mkdir -p build/outside && cp -r tests benchmarks docs pyproject.toml README.md build/outside/
 	cd build/outside && ../venv/bin/pytest
 
 bench: $(VENV)/.demo # for the picture
