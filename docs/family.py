@@ -75,9 +75,8 @@ def smooth(entry: Entry) -> str:
     claims = entry.loss.claims
     if not claims.kinks:
         return "yes"
-    return (
-        "once (psi bends" if claims.smoothness else "no (kink"
-    ) + f" at {list_of(claims.kinks)})"
+    how = ("no (kink", "once (psi bends", "twice (psi' bends")[int(claims.smoothness)]
+    return f"{how} at {list_of(claims.kinks)})"
 
 
 def row(entry: Entry) -> tuple[str, ...]:

@@ -308,7 +308,7 @@ def test_any_data_at_all(dtype: mx.Dtype, data: list[tuple[float, ...]], name: s
     wide = mx.float64 if dtype == mx.float64 else mx.float32
     r = x.astype(wide) - y.astype(wide)
     theta = [
-        mx.where(positive > 0, positive, mx.array(0.5, dtype)) if s.above else t
+        mx.where(positive > 2e-38, positive, mx.array(0.5, dtype)) if s.above else t
         for s, t in zip(entry.loss.thresholds, fitted(entry, positive), strict=True)
     ]
     t = as_numpy(sum(theta, mx.zeros(r.shape)))

@@ -94,7 +94,7 @@ def test_no_temporary_for_weights_and_masks(
         if reduction == "sum":
             assert count(f, *row)["Compiled"] == 2
         assert peak(f, *row) <= N * 8 + more
-    else:  # an operation more may be one too many for a kernel
+    elif entry.loss.claims.kernels == 2:  # an operation more may be one too many for a kernel
         assert peak(f, *row) <= max(peak(plain, x, y), N * 8) + N * 8 * len(given) + more
 
 
