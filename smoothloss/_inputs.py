@@ -76,7 +76,7 @@ def _fits(function: str, name: str, value: mx.array, shape: Sequence[int]) -> mx
         raise ValueError(
             f"{function}: `{name}` has shape {value.shape} and the data {tuple(shape)}; it must "
             f"broadcast to the data's shape. Reshape it to at most as many axes, of length 1 where "
-            f"it is shared."
+            f"it is shared, or widen the data with mx.broadcast_to."
         )
     return value
 

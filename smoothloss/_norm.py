@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Real
 
 import mlx.core as mx
+import numpy as np
 
 from . import _inputs
 from ._catalog import catalog
@@ -89,7 +89,7 @@ class RobustNorm:
                     f"Correct the name."
                 )
         for spec in entry.loss.thresholds:
-            if isinstance(given[spec.name], Real):
+            if not isinstance(given[spec.name], mx.array | np.ndarray):
                 spec.checked("RobustNorm", given[spec.name], mx.float64)
         self._entry = entry
         self.thresholds = given

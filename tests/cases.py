@@ -21,7 +21,27 @@ FLOATS = [
     for d in (mx.float32, mx.float16, mx.bfloat16, mx.float64)
 ]
 # Plain numbers, not in the units of the residual: their special values, inside any interval.
-NUMBERS = (-np.inf, -50, -2, -1e-3, 0, 1e-3, 0.3, 0.5, 1, 1.5, 1.75, 1.999, 2, 2.001, 4, np.inf)
+NUMBERS = (
+    -np.inf,
+    -50,
+    -15.4,
+    -6.5,
+    -2,
+    -1e-3,
+    0,
+    1e-3,
+    0.3,
+    0.5,
+    1,
+    1.5,
+    1.75,
+    1.999,
+    2,
+    2.001,
+    4,
+    15.5,
+    np.inf,
+)
 
 
 @pytest.fixture(params=LOSSES)

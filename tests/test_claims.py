@@ -139,6 +139,21 @@ def test_the_weight_times_the_residual_is_psi(entry: Entry) -> None:
         assert np.isnan(f.weight(f64([np.nan])).item())
 
 
+def test_the_weight_far_out_and_of_tiny_thresholds(entry: Entry) -> None:
+    """Where squares of r over the threshold, or of the threshold, leave float32."""
+    for numbers_ in settings(entry):
+        for unit, r in ((1.0, 1e30), (1e-18, 1.0), (1e-15, 1e10), (1e15, 1e-10), (1e-18, 1e-18)):
+            theta = {
+                t.name: unit if t.of_residual else numbers_[t.name] for t in entry.loss.thresholds
+            }
+            f, x = norm(entry, theta), mx.array([r])
+            psi, weight = f.psi(x).item(), f.weight(x).item()
+            if 1e-30 < abs(psi) < 1e30 and 1e-36 < abs(psi / r) < 1e37:
+                assert weight == pytest.approx(psi / r, rel=2e-5), (theta, r)
+            elif psi == 0:
+                assert weight < 1e-36 / min(unit, 1), (theta, r)
+
+
 def test_the_weight_at_0_is_its_limit(entry: Entry) -> None:
     for theta in settings(entry):
         f = norm(entry, theta)

@@ -56,11 +56,12 @@ def test_thresholds_may_be_arrays_and_learned() -> None:
         (sl.huber_loss, {"delta": -1.0}, ValueError, "RobustNorm: `delta` is -1.0"),
         (sl.cauchy_loss, {"scale": 0.0}, ValueError, r"`scale` is 0.0; expected .*\(0, inf\]"),
         (sl.huber_loss, {"delta": "1"}, TypeError, "`delta` is of type str"),
+        (sl.huber_loss, {"delta": None}, TypeError, "`delta` is of type NoneType"),
     ],
 )
 def test_errors(loss: object, given: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        sl.RobustNorm(loss, **given).rho(mx.zeros(2))
+        sl.RobustNorm(loss, **given)
 
 
 def test_residuals_are_arrays_of_real_numbers() -> None:

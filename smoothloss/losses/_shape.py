@@ -69,7 +69,7 @@ class Integrals:
         _, length = hypotenuse(mx.abs(u) / mx.sqrt(self.b))
         # Beyond, the loss itself overflows or has come to its limit.
         most = math.log(float(mx.finfo(u.dtype).max)) - 20
-        self.length = mx.minimum(most / mx.maximum(1, self.q), length)
+        self.length = mx.minimum(most / mx.maximum(0.25, self.q), length)
         self.t = mx.minimum(scalar(most, u), self.q * self.length)
         self.small = (mx.abs(self.t) < eps**0.125) & (self.length < eps**0.125)
 

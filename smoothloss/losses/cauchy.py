@@ -32,18 +32,19 @@ def pull(u: mx.array, c: mx.array) -> mx.array:
     return eps / (eps / u + 0.5 * eps * u) / c
 
 
-def relative(u: mx.array) -> mx.array:
-    return 1 / (1 + 0.5 * mx.square(u))
+def weigh(u: mx.array, c: mx.array) -> mx.array:
+    return 1 / (mx.square(c) + 0.5 * mx.square(u * c))
 
 
 def elasticity(n: int, u: mx.array) -> mx.array:
-    return (n + 1 + (n - 1) * (0.5 * mx.square(u))) * relative(u)
+    half = 0.5 * mx.square(u)
+    return (n + 1 + (n - 1) * half) / (1 + half)
 
 
 LOSS = scaled(
     value,
     pull,
-    relative,
+    weigh,
     elasticity,
     Claims(
         formula="log(1 + (r/scale)**2/2)",

@@ -44,7 +44,8 @@ def rho_epsilon(r: mx.array, epsilon: mx.array) -> mx.array:
 
 
 def psi_prime(r: mx.array, epsilon: mx.array) -> mx.array:
-    return mx.square(rho_epsilon(r, epsilon)) / _nonzero(r, epsilon)
+    w = rho_epsilon(r, epsilon)
+    return w * (w / _nonzero(r, epsilon))
 
 
 def psi_epsilon(r: mx.array, epsilon: mx.array) -> mx.array:

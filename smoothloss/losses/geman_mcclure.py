@@ -33,8 +33,8 @@ def pull(u: mx.array, c: mx.array) -> mx.array:
     return k * h * (h / c)
 
 
-def relative(u: mx.array) -> mx.array:
-    return mx.square(_h(u))
+def weigh(u: mx.array, c: mx.array) -> mx.array:
+    return mx.square(_h(u) / c)
 
 
 def elasticity(n: int, u: mx.array) -> mx.array:
@@ -44,7 +44,7 @@ def elasticity(n: int, u: mx.array) -> mx.array:
 LOSS = scaled(
     value,
     pull,
-    relative,
+    weigh,
     elasticity,
     Claims(
         formula="2*(r/scale)**2/((r/scale)**2 + 4)",

@@ -77,7 +77,8 @@ def rho_delta_delta(r: mx.array, delta: mx.array) -> mx.array:
 
 
 def weight(r: mx.array, delta: mx.array) -> mx.array:
-    return 1 / _parts(r, delta)[2]
+    # Beyond the reach, S is |r|/delta.
+    return 1 / mx.maximum(_parts(r, delta)[2], mx.abs(r) / (delta + one_at_zero(delta)))
 
 
 LOSS = Loss(

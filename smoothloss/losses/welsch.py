@@ -32,8 +32,8 @@ def pull(u: mx.array, c: mx.array) -> mx.array:
     return k * e * (e / c)
 
 
-def relative(u: mx.array) -> mx.array:
-    return mx.square(exp(-0.25 * mx.square(u)))
+def weigh(u: mx.array, c: mx.array) -> mx.array:
+    return mx.square(exp(-0.25 * mx.square(u)) / c)
 
 
 def elasticity(n: int, u: mx.array) -> mx.array:
@@ -45,7 +45,7 @@ def elasticity(n: int, u: mx.array) -> mx.array:
 LOSS = scaled(
     value,
     pull,
-    relative,
+    weigh,
     elasticity,
     Claims(
         formula="1 - exp(-(r/scale)**2/2)",
