@@ -136,7 +136,7 @@ LOSS = Loss(
             "6 + 1.5*abs(alpha - 2) if abs(alpha) < 16 else 10 + 3*(r/scale)**2",
         ),
         use="how robust to be is to be tuned, by one number",
-        by_shape=8000,
+        by_shape=1000,
         kernels=15,
         degree=0,
         convex="alpha >= 1",
