@@ -243,6 +243,8 @@ def same(a: float | str, b: float | str) -> bool:
 
 @pytest.mark.parametrize("row", WRONG, ids=lambda row: row.theirs)
 def test_where_others_are_wrong(row: Wrong) -> None:
-    assert not same(row.gives, row.exact)
-    assert same(outcome(row.theirs), row.gives)
+    theirs = outcome(row.theirs)
+    assert not same(theirs, row.exact)
+    # How a difference of logarithms is off depends on the processor.
+    assert same(theirs, row.gives) or "log_cosh" in row.theirs
     assert same(outcome(row.ours), row.exact)
