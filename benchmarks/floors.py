@@ -5,6 +5,7 @@ Each line is a question, the times of the contestants and their ratio. LOG.md dr
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Callable
 from typing import Any, cast
@@ -19,6 +20,7 @@ from smoothloss import _custom
 from smoothloss._reduce import sum_over
 
 BUDGET = 2.0
+Primitive = Callable[[mx.array], mx.array]
 
 
 def normal(n: int, dtype: mx.Dtype = mx.float32) -> tuple[mx.array, mx.array]:
@@ -132,8 +134,41 @@ def selection() -> None:
     )
 
 
+def transcendentals() -> None:
+    """The functions that a loss and its gradient can't do without, and nothing else."""
+    x, y = normal(1 << 20)
+    needed: dict[str, tuple[Primitive, Primitive]] = {
+        "cauchy_loss": (mx.log, mx.reciprocal),
+        "charbonnier_loss": (mx.sqrt, mx.rsqrt),
+        "log_cosh_loss": (lambda a: mx.log(mx.expm1(a)), mx.expm1),
+        "pseudo_huber_loss": (mx.sqrt, mx.rsqrt),
+        "welsch_loss": (mx.expm1, lambda a: mx.power(a, a)),
+    }
+    for name, (forward, backward) in needed.items():
+        loss = getattr(sl, name)
+
+        def primitives(
+            x: mx.array, y: mx.array, f: Primitive = forward, g: Primitive = backward
+        ) -> tuple[mx.array, mx.array]:
+            return sum_over(f(1 + mx.abs(x - y)), (0,)), g(1 + mx.abs(y - x))
+
+        least, ours = mx.compile(primitives), mx.compile(mx.value_and_grad(mean(loss)))
+        ask(
+            f"{name}, 1 M: the functions that it can't do without",
+            primitives_alone=functools.partial(least, x, y),
+            value_and_grad=functools.partial(ours, x, y),
+        )
+
+
 if __name__ == "__main__":
-    for experiment in (one_element, few_elements, passes, fresh_memory, selection):
+    for experiment in (
+        one_element,
+        few_elements,
+        passes,
+        fresh_memory,
+        selection,
+        transcendentals,
+    ):
         experiment()
     conversions(mx.float16)
     conversions(mx.bfloat16)
