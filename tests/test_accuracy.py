@@ -7,7 +7,7 @@ import mlx.core as mx
 import mpmath
 import numpy as np
 import pytest
-from cases import FLOATS, call, fitted, numbers, orders, partial
+from cases import FLOATS, WITH_THRESHOLD, call, fitted, numbers, orders, partial
 from cases import entry as entry  # a fixture
 from oracle import as_numpy, exact, expected, off_the_kinks, residual, to_mp, ulps, vectorised
 
@@ -59,6 +59,30 @@ def test_residuals_from_1e_30_to_1e30(entry: Entry, dtype: mx.Dtype) -> None:
     row = residual(x, y), *(to_mp(as_numpy(t)) for t in theta)
     for order in [(), (0,)]:
         assert error(entry, order, partial(entry, order)(x, y, *theta), *row).max() <= 0, order
+
+
+@pytest.mark.parametrize(
+    "entry", [e for e in WITH_THRESHOLD if any(w in e.id for w in ("general", "quantile"))]
+)
+@pytest.mark.parametrize("dtype", WIDE)
+def test_any_shape_at_all(entry: Entry, dtype: mx.Dtype) -> None:
+    """Not only the special ones: uniform in +-15.9, and closer and closer to 0 and 2."""
+    rng = np.random.default_rng(3)
+    n = 3000
+    close = rng.choice([0, 2], n) + rng.choice([-1, 1], n) * 10 ** rng.uniform(-7, 0, n)
+    shape = np.where(rng.random(n) < 0.7, rng.uniform(-15.9, 15.9, n), close)
+    each = [
+        np.ones(n) if s.of_residual else np.clip(shape, s.low, s.high)
+        for s in entry.loss.thresholds
+    ]
+    r = 10 ** np.where(rng.random(n) < 0.6, rng.uniform(-2, 2, n), rng.uniform(-15, 15, n))
+    x, *theta = (mx.array(v, dtype) for v in (r * rng.choice([-1, 1], n), *each))
+    row = [to_mp(as_numpy(v)) for v in (x, *theta)]
+    keep = off_the_kinks(entry, *row)
+    row, at = [v[keep] for v in row], mx.array(np.flatnonzero(keep))
+    for order in [(), (0,)]:
+        got = partial(entry, order)(x, mx.zeros_like(x), *theta)[at]
+        assert error(entry, order, got, *row).max() <= 0, order
 
 
 def grid(entry: Entry, units: tuple[float, ...]) -> list[np.ndarray]:

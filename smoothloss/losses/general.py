@@ -133,7 +133,7 @@ LOSS = Loss(
         " else inf if alpha > 1 else ((2 - alpha)/(1 - alpha))**((alpha - 1)/2)/scale",
         ulps=(
             "8 + 2*abs(alpha) if abs(alpha) < 16 else 6 + (r/scale)**2",
-            "6 + 1.5*abs(alpha - 2) if abs(alpha) < 16 else 10 + 3*(r/scale)**2",
+            "6 + 2.5*abs(alpha - 2) if abs(alpha) < 16 else 10 + 3*(r/scale)**2",
         ),
         use="how robust to be is to be tuned, by one number",
         by_shape=1000,
@@ -223,7 +223,7 @@ def general_loss(
     alpha = 2 its derivative by alpha is infinite for r not 0; the one returned is that of an alpha
     an epsilon below. At infinite alpha it is 0; where the loss is beyond 1e29 it no longer grows.
     Half types are computed in float32 and rounded once. Tested bounds in float32: value
-    :math:`8 + 2|\alpha|` ulp and gradient :math:`6 + 1.5|\alpha-2|` ulp (from an
+    :math:`8 + 2|\alpha|` ulp and gradient :math:`6 + 2.5|\alpha-2|` ulp (from an
     :math:`|\alpha|` of 16 on :math:`6 + u^2` and :math:`10 + 3u^2`), 1 ulp in half types; means and
     sums 1e-6 relative up to 1e8 elements.
 
