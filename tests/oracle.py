@@ -17,7 +17,6 @@ import numpy as np
 from smoothloss._catalog import Entry, catalog
 
 mpmath.mp.dps = 400
-INF = mpmath.inf
 
 
 def as_numpy(v: mx.array) -> np.ndarray:
@@ -34,7 +33,7 @@ def residual(x: mx.array, y: mx.array) -> np.ndarray:
 
 
 @functools.cache
-def _log_z_series(alpha: float) -> tuple[Any, ...]:
+def log_z_series(alpha: float) -> tuple[Any, ...]:
     """The logarithm of Z and its first two derivatives, by quadrature with 30 digits.
 
     With u = sqrt(b) sinh s, the trapezoidal rule in s converges geometrically. The derivatives are
@@ -63,7 +62,7 @@ def _log_z_series(alpha: float) -> tuple[Any, ...]:
 def log_z(alpha: Any) -> Any:
     """The logarithm of Z, with its derivatives for differences."""
     at = round(float(alpha), 15)
-    value, slope, bend = _log_z_series(at)
+    value, slope, bend = log_z_series(at)
     d = alpha - at
     return value + d * (slope + d * bend / 2)
 
@@ -105,7 +104,7 @@ def vectorised(entry: Entry, text: str) -> Callable[..., np.ndarray]:
     tree = ast.parse(f"lambda r, {', '.join(entry.threshold_names)}: {text}", mode="eval")
     code = compile(ast.fix_missing_locations(_ByElement().visit(tree)), "claim", "eval")
     names = {name: getattr(np, name) for name in ("sqrt", "log", "exp", "where", "inf")}
-    log_z = np.vectorize(lambda a: float(_log_z_series(float(a))[0]))
+    log_z = np.vectorize(lambda a: float(log_z_series(float(a))[0]))
     return eval(code, names | {"max": np.maximum, "log_z": log_z})
 
 
