@@ -9,7 +9,7 @@ from typing import Any
 
 Row = dict[str, Any]
 HEADER = (
-    f"{'loss':<16}{'dtype':<10}{'N':>10}  {'call':<34}{'us':>11}{'ns/el':>12}{'roof':>7}{'B/el':>7}"
+    f"{'loss':<20}{'dtype':<10}{'N':>10}  {'call':<34}{'us':>11}{'ns/el':>12}{'roof':>7}{'B/el':>7}"
     f"{'k':>5}   ratios to ours: median (quartiles)"
 )
 
@@ -30,7 +30,7 @@ def line(row: Row) -> str:
         for name, (low, median, high) in row["ratio"].items()
     )
     return (
-        f"{row['loss']:<16}{row['dtype']:<10}{n:>10}  {row['label']:<34}{mine * 1e6:>11.1f}"
+        f"{row['loss']:<20}{row['dtype']:<10}{n:>10}  {row['label']:<34}{mine * 1e6:>11.1f}"
         f"{mine / n * 1e9:>12.2f}{row['roofline']:>7.2f}{row['peak_bytes']['smoothloss'] / n:>7.1f}"
         f"{row['kernels']:>5}   {ratios}"
     )
@@ -38,7 +38,7 @@ def line(row: Row) -> str:
 
 def first_line(row: Row) -> str:
     return (
-        f"{row['loss']:<16}{row['library']:<12}first compiled result {row['seconds']:.2f} s, "
+        f"{row['loss']:<20}{row['library']:<12}first compiled result {row['seconds']:.2f} s, "
         f"{row['compilations']} kernels compiled; {row['for_new_thresholds']} more for "
         f"{row['thresholds']} new thresholds"
     )

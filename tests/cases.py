@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import mlx.core as mx
@@ -42,6 +45,15 @@ NUMBERS = (
     15.5,
     np.inf,
 )
+
+
+def script(path: str) -> ModuleType:
+    """A file of ``benchmarks`` or ``docs``, which are no packages, as a module."""
+    file = Path(__file__).parents[1] / path
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(params=LOSSES)

@@ -13,8 +13,9 @@ from typing import Any
 import mlx.core as mx
 import mpmath
 import numpy as np
+from cases import BY_NAME
 
-from smoothloss._catalog import Entry, catalog
+from smoothloss._catalog import Entry
 
 mpmath.mp.dps = 400
 
@@ -75,7 +76,6 @@ def _general(r: Any, alpha: Any, scale: Any) -> Any:
 WORDS: dict[str, Any] = {
     name: getattr(mpmath, name) for name in ("sqrt", "log", "exp", "cosh", "sign", "inf")
 } | {"log_z": log_z, "general_loss": _general}
-BY_NAME = {e.name: e for e in catalog()}
 
 
 @functools.cache

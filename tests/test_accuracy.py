@@ -117,9 +117,8 @@ def test_every_derivative_to_second_order(entry: Entry, dtype: mx.Dtype) -> None
     row = [to_mp(as_numpy(v)) for v in (x, *theta)]
     regular = off_the_kinks(entry, *row)
     for spec, v in zip(entry.loss.thresholds, row[1:], strict=True):
-        if (
-            not spec.of_residual
-        ):  # errors grow with the shape, and by one of 2 there is no derivative
+        # Errors grow with a shape, and by one of 2 there is no derivative.
+        if not spec.of_residual:
             regular &= np.array([abs(t) < 8 and t != 2 for t in v])
     x, y, *theta = (v[mx.array(np.flatnonzero(regular))] for v in (x, y, *theta))
     row = [v[regular] for v in row]

@@ -1,23 +1,17 @@
 """The benchmark runs over the catalogue, and the README quotes what it wrote."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+
+from cases import script
 
 from smoothloss._catalog import catalog
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
-
-
-def report() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("report", BENCHMARKS / "report.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+REPORT = script("benchmarks/report.py")
 
 
 def rows(name: str) -> list[dict[str, object]]:
@@ -26,11 +20,11 @@ def rows(name: str) -> list[dict[str, object]]:
 
 def test_the_readme_and_the_log_quote_the_results() -> None:
     readme = (ROOT / "README.md").read_text()
-    assert report().markdown(rows("results")) in readme
-    assert report().costs(rows("results")) in readme
+    assert REPORT.markdown(rows("results")) in readme
+    assert REPORT.costs(rows("results")) in readme
     log = (BENCHMARKS / "LOG.md").read_text()
     for library in ("torch", "optax"):
-        assert report().markdown(rows("peers-1-core"), library) in log
+        assert REPORT.markdown(rows("peers-1-core"), library) in log
 
 
 def test_it_runs_over_the_catalogue(tmp_path: Path) -> None:

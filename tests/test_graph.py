@@ -1,26 +1,20 @@
 """What the compiled graph holds: kernels, full-size arrays, compilations. No clock."""
 
 import collections
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import mlx.core as mx
 import pytest
-from cases import FLOATS, WITH_THRESHOLD, call
+from cases import FLOATS, WITH_THRESHOLD, call, script
 from cases import entry as entry  # a fixture
 from mlx.utils import tree_flatten
 
 from smoothloss import _reduce
 from smoothloss._catalog import Entry
 
-spec = importlib.util.spec_from_file_location(
-    "graph", Path(__file__).parents[1] / "benchmarks" / "graph.py"
-)
-graph = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(graph)
-data_nodes = graph.data_nodes
+data_nodes = script("benchmarks/graph.py").data_nodes
 
 N = _reduce.BLOCK  # beyond it, the CPU runs the forward kernel once for each block
 

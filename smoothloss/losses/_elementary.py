@@ -44,6 +44,17 @@ def sign(r: mx.array) -> mx.array:
     return clip(r * lift * lift, one)
 
 
+def constant(r: mx.array, value: float) -> mx.array:
+    """``value``, but NaN at NaN."""
+    return mx.where(r == r, value, r)
+
+
+def lifted(r: mx.array, theta: mx.array) -> mx.array:
+    """``r``, but beyond every bound where theta is 0, unless r is 0 itself."""
+    lift = mx.where(theta == 0, huge(r), 1.0)
+    return r * lift * lift
+
+
 def inside(r: mx.array, theta: mx.array, value: mx.array | float) -> mx.array:
     """``value`` where |r| < theta, 0 where |r| >= theta, NaN where either is NaN."""
     return split(r, theta, value, 0)

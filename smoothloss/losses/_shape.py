@@ -29,11 +29,17 @@ taken an epsilon below.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import mlx.core as mx
 
 from ._elementary import clip, hypotenuse, scalar
+
+
+def bounded(alpha: mx.array) -> mx.array:
+    """Alpha, of which 2^60 stands for infinity."""
+    return clip(alpha, scalar(2.0**60, alpha))
 
 
 def moments(t: mx.array) -> tuple[mx.array, mx.array, mx.array]:
@@ -62,8 +68,8 @@ class Integrals:
 
     def __init__(self, u: mx.array, alpha: mx.array) -> None:
         eps = float(mx.finfo(u.dtype).eps)
-        bounded = clip(alpha, scalar(2.0**60, alpha))
-        alpha = mx.where(mx.abs(bounded - 2) < eps, 2 - eps, bounded)
+        alpha = bounded(alpha)
+        alpha = mx.where(mx.abs(alpha - 2) < eps, 2 - eps, alpha)
         self.b, self.sign = mx.abs(alpha - 2), mx.where(alpha < 2, -1.0, 1.0)
         self.q = 0.5 * alpha
         _, length = hypotenuse(mx.abs(u) / mx.sqrt(self.b))
@@ -73,46 +79,56 @@ class Integrals:
         self.t = mx.minimum(scalar(most, u), self.q * self.length)
         self.small = (mx.abs(self.t) < eps**0.125) & (self.length < eps**0.125)
 
+    @functools.cached_property
     def h(self) -> mx.array:
         """h(L), by the moments of -L: as it stands it cancels."""
         m0, m1, _ = moments(-self.length)
         return mx.square(self.length) * (m0 - m1)
 
-    def closed(self, n: int) -> mx.array:
-        """I_n, of n = 0 or 1, for L that is not small."""
+    @functools.cached_property
+    def i0(self) -> mx.array:
+        """I_0, which I_1 is made of."""
+        return self._integral(0)
+
+    @functools.cached_property
+    def i1(self) -> mx.array:
+        """I_1."""
+        return self._integral(1)
+
+    def _closed(self, n: int) -> mx.array:
+        """I_n for L that is not small."""
         length, t = self.length, self.t
         m, less = moments(t), moments(t - length)
         power = length**n
         near = power * length * (length * m[n + 1] - m[n] + less[n])
-        rest = power * (mx.square(length) * m[n + 1] - (1 + mx.expm1(t)) * self.h())
+        rest = power * (mx.square(length) * m[n + 1] - (1 + mx.expm1(t)) * self.h)
         if n == 1:
-            rest = rest + self.integral(0)
+            rest = rest + self.i0
         return mx.where(self.b < 1, near, -2 * self.sign / self.b * rest)
 
-    def integral(self, n: int) -> mx.array:
-        """I_n, of n = 0 or 1."""
+    def _integral(self, n: int) -> mx.array:
         total = mx.zeros_like(self.length)
         for j in range(5):
             for k in range(5 - j):
                 scale = math.factorial(j + 2) * math.factorial(k) * (j + k + n + 3)
                 total = total + (-self.length) ** j * self.t**k / scale
         series = self.length ** (3 + n) * mx.where(self.small, total, 0)
-        return mx.where(self.small, series, self.closed(n))
+        return mx.where(self.small, series, self._closed(n))
 
 
 def f_alpha(u: mx.array, alpha: mx.array) -> mx.array:
     """The derivative of f in alpha."""
     of = Integrals(u, alpha)
-    return 0.25 * of.b * of.integral(0)
+    return 0.25 * of.b * of.i0
 
 
 def half_h(u: mx.array, alpha: mx.array) -> mx.array:
     """The derivative of log f' in alpha."""
-    return 0.5 * Integrals(u, alpha).h()
+    return 0.5 * Integrals(u, alpha).h
 
 
 def f_alpha_alpha(u: mx.array, alpha: mx.array) -> mx.array:
     """The second derivative of f in alpha."""
     of = Integrals(u, alpha)
-    end = -mx.expm1(-of.length) * (1 + mx.expm1(of.t)) * of.h()
-    return 0.25 * of.sign * (of.integral(0) - end) + 0.125 * of.b * of.integral(1)
+    end = -mx.expm1(-of.length) * (1 + mx.expm1(of.t)) * of.h
+    return 0.25 * of.sign * (of.i0 - end) + 0.125 * of.b * of.i1

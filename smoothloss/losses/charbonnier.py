@@ -16,7 +16,7 @@ import mlx.core as mx
 from .._evaluate import evaluate
 from .._inputs import Array, Axis, Parameter, Reduction
 from .._loss import Claims, Loss, Threshold
-from ._elementary import clip, huge, largest, one_at_zero, root, wide
+from ._elementary import clip, largest, lifted, one_at_zero, root, wide
 
 
 def rho(r: mx.array, epsilon: mx.array) -> mx.array:
@@ -27,9 +27,7 @@ def rho(r: mx.array, epsilon: mx.array) -> mx.array:
 
 
 def psi(r: mx.array, epsilon: mx.array) -> mx.array:
-    # At epsilon = 0, two huge factors lift every r but 0 beyond it.
-    lift = mx.where(epsilon == 0, huge(r), 1.0)
-    m = clip(r * lift * lift / (epsilon + one_at_zero(epsilon)), wide(r))
+    m = clip(lifted(r, epsilon) / (epsilon + one_at_zero(epsilon)), wide(r))
     return m / root(m)
 
 

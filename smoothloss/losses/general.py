@@ -22,11 +22,10 @@ import mlx.core as mx
 from .._evaluate import evaluate
 from .._inputs import Array, Axis, Parameter, Reduction
 from .._loss import Claims, Loss, Threshold
-from ._elementary import clip, hypotenuse, largest, scalar
+from ._elementary import clip, hypotenuse, largest
 from ._scaled import SCALE, chain
-from ._shape import f_alpha, f_alpha_alpha, half_h
+from ._shape import bounded, f_alpha, f_alpha_alpha, half_h
 
-LARGE = 2.0**60  # stands for an infinite alpha
 NEAR_2 = 1.75  # from where on f is computed as is right near 2
 MILD = 16.0  # up to where powers of S = sqrt(1 + u^2/b) are accurate
 
@@ -34,8 +33,8 @@ MILD = 16.0  # up to where powers of S = sqrt(1 + u^2/b) are accurate
 def _parts(
     u: mx.array, alpha: mx.array, most: mx.array
 ) -> tuple[mx.array, mx.array, mx.array, mx.array]:
-    """Alpha within +-LARGE, b, S and L, of |u|; S is not beyond ``most``."""
-    alpha = clip(alpha, scalar(LARGE, alpha))
+    """Alpha, bounded, b, S and L, of |u|; S is not beyond ``most``."""
+    alpha = bounded(alpha)
     b = mx.abs(alpha - 2)
     # Below that, b no longer matters, but a/b would overflow.
     least = mx.maximum(mx.finfo(u.dtype).eps, b)

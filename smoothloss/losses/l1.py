@@ -11,7 +11,7 @@ import mlx.core as mx
 from .._evaluate import evaluate
 from .._inputs import Array, Axis, Parameter, Reduction
 from .._loss import Claims, Loss
-from ._elementary import sign
+from ._elementary import constant, sign
 
 
 def rho(r: mx.array) -> mx.array:
@@ -23,7 +23,7 @@ def psi(r: mx.array) -> mx.array:
 
 
 def psi_prime(r: mx.array) -> mx.array:
-    return mx.where(r == r, 0, r)
+    return constant(r, 0)
 
 
 def weight(r: mx.array) -> mx.array:

@@ -6,7 +6,7 @@ With :math:`e = -r = \text{targets} - \text{predictions}` and :math:`s = \operat
           \end{cases} \qquad \psi = \begin{cases} 1-\tau & r > 0 \\ 0 & r = 0 \\ -\tau & r < 0
           \end{cases} \qquad \rho_\tau = -r \qquad \psi_\tau = -|s|
 
-and all other second derivatives are 0. The weight is :math:`|\psi|/|r|`.
+and all other second derivatives are 0, as :math:`\psi_r` is. The weight is :math:`|\psi|/|r|`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import mlx.core as mx
 from .._evaluate import evaluate
 from .._inputs import Array, Axis, Parameter, Reduction
 from .._loss import Claims, Loss, Threshold
-from ._elementary import clip, huge, largest, sign
+from ._elementary import clip, constant, huge, largest, sign
 
 QUANTILE = Threshold("quantile", high=1.0, of_residual=False)
 
@@ -38,15 +38,11 @@ def rho_quantile(r: mx.array, quantile: mx.array) -> mx.array:
 
 
 def psi_prime(r: mx.array, quantile: mx.array) -> mx.array:
-    return mx.where(r == r, 0, r)
+    return constant(r, 0)
 
 
 def psi_quantile(r: mx.array, quantile: mx.array) -> mx.array:
     return -mx.abs(sign(r))
-
-
-def rho_quantile_quantile(r: mx.array, quantile: mx.array) -> mx.array:
-    return mx.where(r == r, 0, r)
 
 
 def weight(r: mx.array, quantile: mx.array) -> mx.array:
@@ -57,7 +53,7 @@ def weight(r: mx.array, quantile: mx.array) -> mx.array:
 LOSS = Loss(
     rho=rho,
     gradient=(psi, rho_quantile),
-    hessian=((psi_prime, psi_quantile), (psi_quantile, rho_quantile_quantile)),
+    hessian=((psi_prime, psi_quantile), (psi_quantile, psi_prime)),
     weight=weight,
     thresholds=(QUANTILE,),
     claims=Claims(

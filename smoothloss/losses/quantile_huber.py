@@ -22,7 +22,7 @@ import mlx.core as mx
 from .._evaluate import evaluate
 from .._inputs import Array, Axis, Parameter, Reduction
 from .._loss import Claims, Loss, Threshold
-from ._elementary import clip, huge, inside, largest, one_at_zero, sign, split
+from ._elementary import clip, constant, inside, largest, lifted, one_at_zero, sign, split
 from .quantile import QUANTILE
 from .quantile import rho as pinball
 
@@ -41,8 +41,7 @@ def _within(r: mx.array, kappa: mx.array) -> mx.array:
 
 def _slope(r: mx.array, kappa: mx.array) -> mx.array:
     """c, but the sign of r at kappa = 0."""
-    lift = mx.where(kappa == 0, huge(r), 1.0)
-    return clip(r * lift * lift, mx.minimum(largest(r), kappa) + one_at_zero(kappa))
+    return clip(lifted(r, kappa), mx.minimum(largest(r), kappa) + one_at_zero(kappa))
 
 
 def rho(r: mx.array, quantile: mx.array, kappa: mx.array) -> mx.array:
@@ -78,7 +77,7 @@ def psi_kappa(r: mx.array, quantile: mx.array, kappa: mx.array) -> mx.array:
 
 
 def rho_quantile_quantile(r: mx.array, quantile: mx.array, kappa: mx.array) -> mx.array:
-    return mx.where(r == r, 0, r)
+    return constant(r, 0)
 
 
 def rho_quantile_kappa(r: mx.array, quantile: mx.array, kappa: mx.array) -> mx.array:
