@@ -69,7 +69,7 @@ $(PEERS)/.setup: pyproject.toml
 	$(PEERS)/bin/python -m pip install --quiet --editable '.[$(if $(EXTRA),$(EXTRA)$(comma))demo]'
 	touch $@
 
-$(VENV)/.lint: $(VENV)/.demo # whose packages carry types
+$(VENV)/.lint: $(VENV)/.demo $(VENV)/.test # whose packages are checked against
 $(VENV)/.test $(VENV)/.lint $(VENV)/.build: $(VENV)/.%: $(VENV)/.setup
 	$(BIN)/python -m pip install --quiet --group $*
 	touch $@
