@@ -12,15 +12,21 @@ import mlx.core as mx
 import smoothloss
 
 from ._loss import Loss
+from ._modules import LossModule
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One public loss function with its record."""
+    """One public loss function with its record and its class."""
 
     name: str
     function: Callable[..., mx.array]
     loss: Loss
+
+    @property
+    def module(self) -> type[LossModule]:
+        """The class of that loss."""
+        return next(c for c in LossModule.__subclasses__() if c._function is self.function)
 
     @property
     def signature(self) -> inspect.Signature:

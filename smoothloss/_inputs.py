@@ -53,6 +53,17 @@ def as_array(function: str, name: str, value: object, *, boolean: bool = False) 
     return value
 
 
+def floating(function: str, name: str, value: object) -> mx.array:
+    """``value`` as an ``mx.array`` that can be trained."""
+    array = as_array(function, name, value)
+    if not mx.issubdtype(array.dtype, mx.floating):
+        raise TypeError(
+            f"{function}: `{name}` has dtype {array.dtype}; expected floating point, to be "
+            f"trained. Convert it with .astype(mx.float32), or pass a number to keep it fixed."
+        )
+    return array
+
+
 def data(
     function: str, names: tuple[str, str], x: object, y: object
 ) -> tuple[mx.array, mx.array, mx.Dtype]:
@@ -131,13 +142,18 @@ def selection(function: str, value: object, shape: Sequence[int]) -> mx.array | 
     return _fits(function, "where", mask, shape)
 
 
-def axes(function: str, reduction: object, axis: object, ndim: int) -> tuple[int, ...]:
-    """The reduced axes, ascending and non-negative; all of them for None."""
-    if not isinstance(reduction, str) or reduction not in ("none", "mean", "sum"):
+def check_reduction(function: str, value: object) -> None:
+    """Raise unless ``value`` names a reduction."""
+    if not isinstance(value, str) or value not in ("none", "mean", "sum"):
         raise ValueError(
-            f"{function}: `reduction` is {reduction!r}; expected 'none', 'mean' or 'sum'. "
+            f"{function}: `reduction` is {value!r}; expected 'none', 'mean' or 'sum'. "
             f"Pass it by keyword, as in reduction='mean'."
         )
+
+
+def axes(function: str, reduction: object, axis: object, ndim: int) -> tuple[int, ...]:
+    """The reduced axes, ascending and non-negative; all of them for None."""
+    check_reduction(function, reduction)
     if axis is None:
         return tuple(range(ndim))
     if reduction == "none":

@@ -7,8 +7,16 @@ import mlx.core as mx
 import mpmath
 import numpy as np
 import pytest
-from cases import FLOATS, WITH_THRESHOLD, call, fitted, numbers, orders, partial
-from cases import entry as entry  # a fixture
+from cases import (
+    FLOATS,
+    WITH_THRESHOLD,
+    call,
+    entry as entry,
+    fitted,
+    numbers,
+    orders,
+    partial,
+)  # entry: a fixture
 from oracle import as_numpy, exact, expected, off_the_kinks, residual, to_mp, ulps, vectorised
 
 from smoothloss._catalog import Entry

@@ -5,8 +5,7 @@ import itertools
 import mlx.core as mx
 import numpy as np
 import pytest
-from cases import BY_NAME, WITH_THRESHOLD, call, fitted, numbers
-from cases import entry as entry  # a fixture
+from cases import BY_NAME, WITH_THRESHOLD, call, entry as entry, fitted, numbers  # entry: a fixture
 from oracle import as_numpy, vectorised
 
 import smoothloss as sl

@@ -10,16 +10,15 @@ from cases import (
     FLOATS,
     WITH_THRESHOLD,
     call,
+    entry as entry,
     fitted,
     floats,
     numbers,
     orders,
     partial,
     same_bits,
-)
-from cases import entry as entry  # a fixture
-from hypothesis import given
-from hypothesis import strategies as st
+)  # entry: a fixture
+from hypothesis import given, strategies as st
 from oracle import as_numpy, vectorised
 
 from smoothloss._catalog import Entry, catalog

@@ -13,8 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from smoothloss.__main__ import main
-from smoothloss._demo import data, report
-from smoothloss._demo import fit as fitting
+from smoothloss._demo import data, fit as fitting, report
 from smoothloss._demo.fit import LOSSES, Fit, fit
 
 Array = npt.NDArray[np.float64]

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
-from cases import FLOATS, WITH_THRESHOLD, call, script
-from cases import entry as entry  # a fixture
+from cases import FLOATS, WITH_THRESHOLD, call, entry as entry, script  # entry: a fixture
 from mlx.utils import tree_flatten
 
 from smoothloss import _reduce

@@ -8,8 +8,15 @@ from fractions import Fraction
 import mlx.core as mx
 import numpy as np
 import pytest
-from cases import FLOATS, WITH_THRESHOLD, call, fitted, same_bits, thresholds
-from cases import entry as entry  # a fixture
+from cases import (
+    FLOATS,
+    WITH_THRESHOLD,
+    call,
+    entry as entry,
+    fitted,
+    same_bits,
+    thresholds,
+)  # entry: a fixture
 from oracle import as_numpy
 
 import smoothloss as sl

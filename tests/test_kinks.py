@@ -4,8 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from cases import BY_NAME, FLOATS, floats, partial, same_bits
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from oracle import as_numpy
 
 import smoothloss as sl

@@ -3,8 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from cases import call, fitted, partial, same_bits, thresholds
-from cases import entry as entry  # a fixture
+from cases import call, entry as entry, fitted, partial, same_bits, thresholds  # entry: a fixture
 
 import smoothloss as sl
 from smoothloss._catalog import Entry

@@ -29,6 +29,11 @@ def test_the_example_trains() -> None:
     np.testing.assert_allclose(names["params"]["w"].tolist(), [1, -2, 0.5], atol=1e-2)
 
 
+def test_the_example_of_modules_finds_the_scales_it_says() -> None:
+    names = run("sl.AdaptiveLoss(")
+    np.testing.assert_allclose(as_numpy(names["model"].loss.scale.value), [0.2, 3.0], rtol=0.05)
+
+
 def test_the_example_of_reweighting_gives_the_line_it_says() -> None:
     names = run("sl.RobustNorm(")
     np.testing.assert_allclose(names["line"], [-102.5, 2.04], rtol=1e-3)

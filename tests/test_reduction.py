@@ -3,10 +3,16 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from cases import FLOATS, call, fitted, floats, same_bits, thresholds
-from cases import entry as entry  # a fixture
-from hypothesis import given
-from hypothesis import strategies as st
+from cases import (
+    FLOATS,
+    call,
+    entry as entry,
+    fitted,
+    floats,
+    same_bits,
+    thresholds,
+)  # entry: a fixture
+from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import array_shapes
 from oracle import as_numpy, at_doubles
 

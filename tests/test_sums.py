@@ -5,8 +5,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from cases import call, fitted, floats
-from cases import entry as entry  # a fixture
+from cases import call, entry as entry, fitted, floats  # entry: a fixture
 from oracle import as_numpy
 
 import smoothloss as sl

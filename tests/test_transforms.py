@@ -10,8 +10,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from cases import BY_NAME, same_bits
-from cases import entry as entry  # a fixture
+from cases import BY_NAME, entry as entry, same_bits  # entry: a fixture
 from oracle import as_numpy
 
 import smoothloss as sl

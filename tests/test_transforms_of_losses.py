@@ -5,8 +5,16 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 import pytest
-from cases import BY_NAME, FLOATS, call, fitted, floats, same_bits, thresholds
-from cases import entry as entry  # a fixture
+from cases import (
+    BY_NAME,
+    FLOATS,
+    call,
+    entry as entry,
+    fitted,
+    floats,
+    same_bits,
+    thresholds,
+)  # entry: a fixture
 from oracle import as_numpy
 
 from smoothloss._catalog import Entry

@@ -17,6 +17,7 @@ import mlx.core as mx
 from .._evaluate import evaluate
 from .._inputs import Array, Axis, Parameter, Reduction
 from .._loss import Loss, Threshold
+from .._modules import Learnable, LossModule
 from . import general
 from ._partition import log_z, log_z_alpha, log_z_alpha_alpha
 from ._scaled import SCALE
@@ -162,3 +163,25 @@ def adaptive_loss(
         where,
         axis,
     )
+
+
+class AdaptiveLoss(LossModule, function=adaptive_loss, loss=LOSS):
+    """Adaptive loss as a module: half a square near zero, in the tails what the data ask for.
+
+    Examples
+    --------
+    >>> import mlx.core as mx
+    >>> import smoothloss as sl
+    >>> loss = sl.AdaptiveLoss(alpha=sl.Learned(1.0, high=2.0), scale=sl.Learned(mx.ones(3)))
+    >>> loss(mx.array([[1.0, -1.0, 0.0]]), mx.zeros((1, 3)))
+    array(1.46164, dtype=float32)
+    >>> loss.trainable_parameters()["alpha"]  # learned, between 0 and 2
+    {'raw': array(0, dtype=float32)}
+    """
+
+    def __init__(
+        self, alpha: Learnable = 1.0, scale: Learnable = 1.0, reduction: Reduction = "mean"
+    ) -> None:
+        super().__init__(reduction)
+        self.alpha = alpha
+        self.scale = scale

@@ -17,6 +17,7 @@ import mlx.core as mx
 from .._evaluate import evaluate
 from .._inputs import Array, Axis, Parameter, Reduction
 from .._loss import Claims
+from .._modules import Learnable, LossModule
 from ._elementary import log1p, wide
 from ._scaled import scaled
 
@@ -150,3 +151,22 @@ def cauchy_loss(
         where,
         axis,
     )
+
+
+class CauchyLoss(LossModule, function=cauchy_loss, loss=LOSS):
+    """Cauchy loss as a module: half a square near zero, a logarithm in the tails.
+
+    Examples
+    --------
+    >>> import mlx.core as mx
+    >>> import smoothloss as sl
+    >>> loss = sl.CauchyLoss(scale=2.0)
+    >>> loss
+    CauchyLoss(scale=2.0, reduction='mean')
+    >>> loss(mx.array([1.0, -1.0]), mx.zeros(2))
+    array(0.117783, dtype=float32)
+    """
+
+    def __init__(self, scale: Learnable = 1.0, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction)
+        self.scale = scale

@@ -16,6 +16,7 @@ import mlx.core as mx
 from .._evaluate import evaluate
 from .._inputs import Array, Axis, Parameter, Reduction
 from .._loss import Claims, Loss, Threshold
+from .._modules import Learnable, LossModule
 from ._elementary import clip, largest, lifted, one_at_zero, root, wide
 
 
@@ -163,3 +164,22 @@ def charbonnier_loss(
         where,
         axis,
     )
+
+
+class CharbonnierLoss(LossModule, function=charbonnier_loss, loss=LOSS):
+    """Charbonnier loss as a module: a parabola near zero, the absolute residual in the tails.
+
+    Examples
+    --------
+    >>> import mlx.core as mx
+    >>> import smoothloss as sl
+    >>> loss = sl.CharbonnierLoss(epsilon=3.0)
+    >>> loss
+    CharbonnierLoss(epsilon=3.0, reduction='mean')
+    >>> loss(mx.array([4.0, -4.0]), mx.zeros(2))
+    array(5, dtype=float32)
+    """
+
+    def __init__(self, epsilon: Learnable = 1e-3, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction)
+        self.epsilon = epsilon

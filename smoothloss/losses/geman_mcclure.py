@@ -15,6 +15,7 @@ import mlx.core as mx
 from .._evaluate import evaluate
 from .._inputs import Array, Axis, Parameter, Reduction
 from .._loss import Claims
+from .._modules import Learnable, LossModule
 from ._elementary import clip, largest
 from ._scaled import scaled
 
@@ -149,3 +150,22 @@ def geman_mcclure_loss(
         where,
         axis,
     )
+
+
+class GemanMcClureLoss(LossModule, function=geman_mcclure_loss, loss=LOSS):
+    """Geman-McClure loss as a module: half a square near zero, at most 2 in the tails.
+
+    Examples
+    --------
+    >>> import mlx.core as mx
+    >>> import smoothloss as sl
+    >>> loss = sl.GemanMcClureLoss(scale=2.0)
+    >>> loss
+    GemanMcClureLoss(scale=2.0, reduction='mean')
+    >>> loss(mx.array([4.0, -4.0]), mx.zeros(2))
+    array(1, dtype=float32)
+    """
+
+    def __init__(self, scale: Learnable = 1.0, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction)
+        self.scale = scale

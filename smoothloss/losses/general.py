@@ -22,6 +22,7 @@ import mlx.core as mx
 from .._evaluate import evaluate
 from .._inputs import Array, Axis, Parameter, Reduction
 from .._loss import Claims, Loss, Threshold
+from .._modules import Learnable, LossModule
 from ._elementary import clip, hypotenuse, largest
 from ._scaled import SCALE, chain
 from ._shape import bounded, f_alpha, f_alpha_alpha, half_h
@@ -254,3 +255,25 @@ def general_loss(
         where,
         axis,
     )
+
+
+class GeneralLoss(LossModule, function=general_loss, loss=LOSS):
+    """General loss as a module: half a square near zero, in the tails what alpha says.
+
+    Examples
+    --------
+    >>> import mlx.core as mx
+    >>> import smoothloss as sl
+    >>> loss = sl.GeneralLoss(alpha=0.0, scale=2.0)
+    >>> loss
+    GeneralLoss(alpha=0.0, scale=2.0, reduction='mean')
+    >>> loss(mx.array([1.0, -1.0]), mx.zeros(2))
+    array(0.117783, dtype=float32)
+    """
+
+    def __init__(
+        self, alpha: Learnable = 1.0, scale: Learnable = 1.0, reduction: Reduction = "mean"
+    ) -> None:
+        super().__init__(reduction)
+        self.alpha = alpha
+        self.scale = scale

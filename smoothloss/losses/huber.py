@@ -18,6 +18,7 @@ import mlx.core as mx
 from .._evaluate import evaluate
 from .._inputs import Array, Axis, Parameter, Reduction
 from .._loss import Claims, Loss, Threshold
+from .._modules import Learnable, LossModule
 from ._elementary import clip, largest, one_at_zero, split
 
 
@@ -164,3 +165,22 @@ def huber_loss(
         where,
         axis,
     )
+
+
+class HuberLoss(LossModule, function=huber_loss, loss=LOSS):
+    """Huber loss as a module: half the square near zero, linear with slope delta in the tails.
+
+    Examples
+    --------
+    >>> import mlx.core as mx
+    >>> import smoothloss as sl
+    >>> loss = sl.HuberLoss(delta=2.0)
+    >>> loss
+    HuberLoss(delta=2.0, reduction='mean')
+    >>> loss(mx.array([1.0, -4.0]), mx.zeros(2))
+    array(3.25, dtype=float32)
+    """
+
+    def __init__(self, delta: Learnable = 1.0, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction)
+        self.delta = delta

@@ -11,6 +11,7 @@ import mlx.core as mx
 from .._evaluate import evaluate
 from .._inputs import Array, Axis, Parameter, Reduction
 from .._loss import Claims, Loss
+from .._modules import LossModule, legacy
 from ._elementary import constant, sign
 
 
@@ -126,3 +127,27 @@ def l1_loss(
         where,
         axis,
     )
+
+
+class L1Loss(LossModule, function=l1_loss, loss=LOSS):
+    """L1 loss as a module: the absolute residual, near zero and in the tails alike.
+
+    Examples
+    --------
+    >>> import mlx.core as mx
+    >>> import smoothloss as sl
+    >>> loss = sl.L1Loss()
+    >>> loss
+    L1Loss(reduction='mean')
+    >>> loss(mx.array([1.0, -2.0]), mx.zeros(2), weights=mx.array([1.0, 0.0]))
+    array(1, dtype=float32)
+    """
+
+    def __init__(
+        self,
+        reduction: Reduction = "mean",
+        *,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+    ) -> None:
+        super().__init__(legacy("L1Loss", reduction, size_average, reduce))

@@ -17,6 +17,7 @@ import mlx.core as mx
 from .._evaluate import evaluate
 from .._inputs import Array, Axis, Parameter, Reduction
 from .._loss import Claims, Loss
+from .._modules import LossModule
 from ._elementary import huge, log1p, scalar
 
 FAR = 20.0
@@ -141,3 +142,21 @@ def log_cosh_loss(
         where,
         axis,
     )
+
+
+class LogCoshLoss(LossModule, function=log_cosh_loss, loss=LOSS):
+    """Log-cosh loss as a module: half the square near zero, linear in the tails.
+
+    Examples
+    --------
+    >>> import mlx.core as mx
+    >>> import smoothloss as sl
+    >>> loss = sl.LogCoshLoss(reduction="sum")
+    >>> loss
+    LogCoshLoss(reduction='sum')
+    >>> loss(mx.array([0.0, 100.0]), mx.zeros(2))
+    array(99.3069, dtype=float32)
+    """
+
+    def __init__(self, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction)

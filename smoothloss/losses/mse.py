@@ -10,6 +10,7 @@ import mlx.core as mx
 from .._evaluate import evaluate
 from .._inputs import Array, Axis, Parameter, Reduction
 from .._loss import Claims, Loss
+from .._modules import LossModule, legacy
 from ._elementary import constant
 
 
@@ -121,3 +122,27 @@ def mse_loss(
         where,
         axis,
     )
+
+
+class MSELoss(LossModule, function=mse_loss, loss=LOSS):
+    """Squared error as a module: the square, near zero and in the tails alike.
+
+    Examples
+    --------
+    >>> import mlx.core as mx
+    >>> import smoothloss as sl
+    >>> loss = sl.MSELoss(reduction="sum")
+    >>> loss
+    MSELoss(reduction='sum')
+    >>> loss(mx.array([1.0, -2.0]), mx.zeros(2))
+    array(5, dtype=float32)
+    """
+
+    def __init__(
+        self,
+        reduction: Reduction = "mean",
+        *,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+    ) -> None:
+        super().__init__(legacy("MSELoss", reduction, size_average, reduce))

@@ -22,6 +22,7 @@ import mlx.core as mx
 from .._evaluate import evaluate
 from .._inputs import Array, Axis, Parameter, Reduction
 from .._loss import Claims, Loss, Threshold
+from .._modules import Learnable, LossModule
 from ._elementary import clip, largest, one_at_zero, root, wide
 
 
@@ -187,3 +188,22 @@ def pseudo_huber_loss(
         where,
         axis,
     )
+
+
+class PseudoHuberLoss(LossModule, function=pseudo_huber_loss, loss=LOSS):
+    """Pseudo-Huber loss as a module: half the square near zero, linear in the tails.
+
+    Examples
+    --------
+    >>> import mlx.core as mx
+    >>> import smoothloss as sl
+    >>> loss = sl.PseudoHuberLoss(delta=3.0)
+    >>> loss
+    PseudoHuberLoss(delta=3.0, reduction='mean')
+    >>> loss(mx.array([4.0, -4.0]), mx.zeros(2))
+    array(6, dtype=float32)
+    """
+
+    def __init__(self, delta: Learnable = 1.0, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction)
+        self.delta = delta

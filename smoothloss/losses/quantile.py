@@ -16,6 +16,7 @@ import mlx.core as mx
 from .._evaluate import evaluate
 from .._inputs import Array, Axis, Parameter, Reduction
 from .._loss import Claims, Loss, Threshold
+from .._modules import Learnable, LossModule
 from ._elementary import clip, constant, huge, largest, sign
 
 QUANTILE = Threshold("quantile", high=1.0, of_residual=False)
@@ -156,3 +157,23 @@ def quantile_loss(
         where,
         axis,
     )
+
+
+class QuantileLoss(LossModule, function=quantile_loss, loss=LOSS):
+    """Quantile loss as a module: two slopes, near zero and in the tails alike.
+
+    Examples
+    --------
+    >>> import mlx.core as mx
+    >>> import numpy as np
+    >>> import smoothloss as sl
+    >>> loss = sl.QuantileLoss(quantile=np.array([0.1, 0.9]), reduction="none")  # fixed
+    >>> loss
+    QuantileLoss(quantile=array([0.1, 0.9]), reduction='none')
+    >>> loss(mx.array([[-1.0, 1.0]]), mx.zeros((1, 2)))
+    array([[0.1, 0.1]], dtype=float32)
+    """
+
+    def __init__(self, quantile: Learnable = 0.5, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction)
+        self.quantile = quantile

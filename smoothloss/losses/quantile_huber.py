@@ -22,9 +22,9 @@ import mlx.core as mx
 from .._evaluate import evaluate
 from .._inputs import Array, Axis, Parameter, Reduction
 from .._loss import Claims, Loss, Threshold
+from .._modules import Learnable, LossModule
 from ._elementary import clip, constant, inside, largest, lifted, one_at_zero, sign, split
-from .quantile import QUANTILE
-from .quantile import rho as pinball
+from .quantile import QUANTILE, rho as pinball
 
 
 def _tilted(x: mx.array, quantile: mx.array) -> mx.array:
@@ -219,3 +219,25 @@ def quantile_huber_loss(
         where,
         axis,
     )
+
+
+class QuantileHuberLoss(LossModule, function=quantile_huber_loss, loss=LOSS):
+    """Quantile Huber loss as a module: two half parabolas near zero, two slopes in the tails.
+
+    Examples
+    --------
+    >>> import mlx.core as mx
+    >>> import smoothloss as sl
+    >>> loss = sl.QuantileHuberLoss(quantile=0.75)
+    >>> loss
+    QuantileHuberLoss(quantile=0.75, kappa=1.0, reduction='mean')
+    >>> loss(mx.array([1.0, -1.0]), mx.zeros(2))
+    array(0.25, dtype=float32)
+    """
+
+    def __init__(
+        self, quantile: Learnable = 0.5, kappa: Learnable = 1.0, reduction: Reduction = "mean"
+    ) -> None:
+        super().__init__(reduction)
+        self.quantile = quantile
+        self.kappa = kappa

@@ -21,6 +21,7 @@ import mlx.core as mx
 from .._evaluate import evaluate
 from .._inputs import Array, Axis, Parameter, Reduction
 from .._loss import Claims, Loss, Threshold
+from .._modules import Learnable, LossModule, legacy
 from ._elementary import clip, huge, inside, one_at_zero
 
 
@@ -167,3 +168,32 @@ def smooth_l1_loss(
         where,
         axis,
     )
+
+
+class SmoothL1Loss(LossModule, function=smooth_l1_loss, loss=LOSS):
+    """Smooth L1 loss as a module: the square near zero, the absolute residual in the tails.
+
+    Examples
+    --------
+    >>> import mlx.core as mx
+    >>> import smoothloss as sl
+    >>> loss = sl.SmoothL1Loss(beta=0.5)
+    >>> loss
+    SmoothL1Loss(beta=0.5, reduction='mean')
+    >>> loss(mx.array([0.5, -2.0]), mx.zeros(2))
+    array(1, dtype=float32)
+    >>> loss.beta, loss.reduction = mx.array(1.0), "none"  # now beta is trained, too
+    >>> loss.trainable_parameters()
+    {'beta': array(1, dtype=float32)}
+    """
+
+    def __init__(
+        self,
+        beta: Learnable = 1.0,
+        reduction: Reduction = "mean",
+        *,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+    ) -> None:
+        super().__init__(legacy("SmoothL1Loss", reduction, size_average, reduce))
+        self.beta = beta

@@ -15,6 +15,7 @@ import mlx.core as mx
 from .._evaluate import evaluate
 from .._inputs import Array, Axis, Parameter, Reduction
 from .._loss import Claims
+from .._modules import Learnable, LossModule
 from ._elementary import clip, exp, scalar
 from ._scaled import scaled
 
@@ -150,3 +151,22 @@ def welsch_loss(
         where,
         axis,
     )
+
+
+class WelschLoss(LossModule, function=welsch_loss, loss=LOSS):
+    """Welsch loss as a module: half a square near zero, at most 1 in the tails.
+
+    Examples
+    --------
+    >>> import mlx.core as mx
+    >>> import smoothloss as sl
+    >>> loss = sl.WelschLoss(scale=2.0)
+    >>> loss
+    WelschLoss(scale=2.0, reduction='mean')
+    >>> loss(mx.array([100.0, -100.0]), mx.zeros(2))
+    array(1, dtype=float32)
+    """
+
+    def __init__(self, scale: Learnable = 1.0, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction)
+        self.scale = scale

@@ -1,0 +1,192 @@
+"""Thresholds that are learned: they stay in their range, and find what is known."""
+
+import math
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+import pytest
+from cases import WITH_THRESHOLD, same_bits
+from mlx.utils import tree_flatten
+from oracle import as_numpy
+
+import smoothloss as sl
+from smoothloss._catalog import Entry
+from smoothloss._loss import Threshold
+
+INF = math.inf
+RANGES = [(0.0, INF), (0.0, 2.0), (0.0, 1.0), (-3.0, INF), (5.0, 7.0)]
+
+
+def learned(spec: Threshold, low: float = 0.0) -> sl.Learned:
+    """Of the middle of a threshold's range."""
+    high = spec.high
+    return sl.Learned(low + (1 if high == INF else (high - low) / 2), low, high)
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float64])
+@pytest.mark.parametrize("bounds", RANGES)
+def test_the_value_starts_at_the_initial_one(bounds: tuple[float, float], dtype: mx.Dtype) -> None:
+    low, high = bounds
+    steps = np.logspace(-6, 6, 49)
+    at = low + steps if high == INF else low + (high - low) * steps / (1 + steps)
+    at = at[(low < at.astype(np.float32)) & (at.astype(np.float32) < high)]
+    initial = mx.array(at, dtype)
+    value = sl.Learned(initial, low, high).value
+    assert value.dtype == dtype
+    np.testing.assert_allclose(as_numpy(value), as_numpy(initial), rtol=1e-6)
+
+
+@pytest.mark.parametrize("bounds", RANGES)
+def test_the_formula_and_its_derivative(bounds: tuple[float, float]) -> None:
+    """v = low + e^t has v' = e^t; v = low + w s has v' = w s (1 - s), s = 1 / (1 + e^-t)."""
+    low, high = bounds
+    t = np.linspace(-6, 6, 25)
+    rise = np.exp(t) if high == INF else (high - low) / (1 + np.exp(-t))
+    slope = rise if high == INF else rise * (1 - rise / (high - low))
+    threshold = learned(Threshold("t", high=high), low)
+    threshold.raw = mx.array(t, mx.float32)
+    value, gradient = nn.value_and_grad(threshold, lambda: threshold.value.sum())()
+    np.testing.assert_allclose(as_numpy(threshold.value), low + rise, rtol=2e-6)
+    np.testing.assert_allclose(value.item(), (low + rise).sum(), rtol=2e-6)
+    noise = 0 if high == INF else 1.2e-7 * (high - low)  # of 1 - s, in MLX's sigmoid
+    np.testing.assert_allclose(as_numpy(gradient["raw"]), slope, rtol=5e-6, atol=noise)
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
+def test_half_types_stay(dtype: mx.Dtype) -> None:
+    threshold = sl.Learned(mx.array([0.5, 2.0], dtype))
+    assert threshold.raw.dtype == threshold.value.dtype == dtype
+    eps = float(mx.finfo(dtype).eps)
+    assert mx.allclose(threshold.value, mx.array([0.5, 2.0]), rtol=2 * eps)
+
+
+@pytest.mark.parametrize("entry", WITH_THRESHOLD)
+def test_a_loss_takes_its_value_and_trains_its_raw_parameter(entry: Entry) -> None:
+    x, y = mx.random.normal((30,)), mx.random.normal((30,))
+    theta = {t.name: learned(t) if t.low == 0 else mx.array(1.0) for t in entry.loss.thresholds}
+    loss = entry.module(**theta)
+    values = {n: v.value if isinstance(v, sl.Learned) else v for n, v in theta.items()}
+    assert same_bits(loss(x, y), entry.function(x, y, **values, reduction="mean"))
+    names = {f"{n}.raw" if isinstance(v, sl.Learned) else n for n, v in theta.items()}
+    assert {n for n, _ in tree_flatten(loss.trainable_parameters())} == names
+
+    _, grads = nn.value_and_grad(loss, loss)(x, y)
+    slopes = mx.grad(lambda v: entry.function(x, y, **v, reduction="mean"))(values)
+    for name, t in theta.items():
+        if isinstance(t, sl.Learned):
+            rise = values[name] if t.high == INF else values[name] * (1 - values[name] / t.high)
+            assert mx.allclose(grads[name]["raw"], slopes[name] * rise, rtol=1e-5), name
+        else:
+            assert mx.allclose(grads[name], slopes[name], rtol=1e-5), name
+
+    assert repr(pickle.loads(pickle.dumps(loss))) == repr(loss)
+    assert repr(eval(repr(loss), vars(sl) | vars(mx))) == repr(loss)
+    loss.freeze()
+    assert not tree_flatten(loss.trainable_parameters())
+
+
+@pytest.mark.parametrize("entry", WITH_THRESHOLD)
+def test_a_range_beyond_the_valid_one_raises(entry: Entry) -> None:
+    for t in entry.loss.thresholds:
+        outside = [sl.Learned(t.low - 1, low=t.low - 2)] if t.low > -INF else []
+        outside += [sl.Learned(t.high + 1)] if t.high < INF else []
+        assert outside or t.name == "alpha"
+        for value in outside:
+            with pytest.raises(ValueError, match=f"{entry.module.__name__}: `{t.name}` is learned"):
+                entry.module(**{t.name: value})
+
+
+BAD: dict[str, tuple[Callable[[], Any], type, str]] = {
+    "zero": (lambda: sl.Learned(0.0), ValueError, "`initial` is 0.0; .* between 0 and inf"),
+    "an element": (lambda: sl.Learned(mx.array([1.0, 0.0])), ValueError, "`initial` is array"),
+    "high": (lambda: sl.Learned(2.0, high=2.0), ValueError, "between 0 and 2"),
+    "negative": (lambda: sl.Learned(-1.0), ValueError, "`initial` is -1"),
+    "nan": (lambda: sl.Learned(float("nan")), ValueError, "`initial` is nan"),
+    "inf": (lambda: sl.Learned(INF), ValueError, "`initial` is inf"),
+    "text": (lambda: sl.Learned("1"), TypeError, "`initial` is of type str"),
+    "list": (lambda: sl.Learned([1.0]), TypeError, "`initial` is of type list"),
+    "integers": (lambda: sl.Learned(mx.array(1)), TypeError, "`initial` has dtype .*int32"),
+    "bounds": (lambda: sl.Learned(1.0, 2.0, 2.0), ValueError, "a finite low below high"),
+    "no low": (lambda: sl.Learned(1.0, -INF), ValueError, "a finite low below high"),
+    "text bound": (lambda: sl.Learned(1.0, high="2"), TypeError, "`high` is of type str"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_arguments_raise(case: str) -> None:
+    make, error, words = BAD[case]
+    with pytest.raises(error, match=f"^Learned: .*{words}"):
+        make()
+
+
+class Line(nn.Module):
+    """Two outputs, with the loss that learns their noise."""
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.line = nn.Linear(2, 2, bias=False)
+        self.loss = loss
+
+    def __call__(self, x: mx.array, y: mx.array) -> mx.array:
+        return self.loss(self.line(x), y)
+
+
+def train(model: Line, x: mx.array, y: mx.array, steps: int) -> None:
+    optimizer = optim.Adam(optim.cosine_decay(0.1, steps))
+    state = [model.state, optimizer.state]
+
+    def step() -> mx.array:
+        value, grads = nn.value_and_grad(model, model)(x, y)
+        optimizer.update(model, grads)
+        return value
+
+    compiled = mx.compile(step, inputs=state, outputs=state)
+    for _ in range(steps):
+        mx.eval(compiled(), state)
+
+
+NORMAL, CAUCHY = np.array([0.5, 4.0]), np.array([0.02, 3.0])  # the known scales
+SLOPES = np.array([[1.0, -2.0], [0.5, 3.0]])
+
+
+def sample(noise: np.ndarray) -> tuple[mx.array, mx.array]:
+    x = np.random.default_rng(1).normal(size=(len(noise), 2))
+    return mx.array(x, mx.float32), mx.array(x @ SLOPES.T + noise, mx.float32)
+
+
+@pytest.mark.parametrize("learn", [True, False])
+def test_the_scale_of_normal_noise_is_found(learn: bool) -> None:
+    """At alpha = 2 it is the standard deviation: from afar, or near as an array without bounds."""
+    x, y = sample(NORMAL * np.random.default_rng(0).normal(size=(10_000, 2)))
+    start = sl.Learned(mx.ones(2)) if learn else mx.array(1.5 * NORMAL, mx.float32)
+    model = Line(sl.AdaptiveLoss(alpha=2.0, scale=start))
+    train(model, x, y, 1000)
+    scale = model.loss.scale.value if learn else model.loss.scale
+    np.testing.assert_allclose(as_numpy(scale), NORMAL, rtol=0.05)
+    errors = abs(as_numpy(model.line.weight) - SLOPES).max(1)
+    assert (errors < 4 * NORMAL / 100).all()  # standard errors
+
+
+def test_shape_and_scale_of_cauchy_noise_are_found() -> None:
+    """At alpha = 0 the density is Cauchy's with sqrt(2) times the scale."""
+    x, y = sample(2**0.5 * CAUCHY * np.random.default_rng(0).standard_cauchy((20_000, 2)))
+    loss = sl.AdaptiveLoss(alpha=sl.Learned(1.0, high=2.0), scale=sl.Learned(mx.ones(2)))
+    model = Line(loss)
+    train(model, x, y, 1000)
+    np.testing.assert_allclose(as_numpy(loss.scale.value), CAUCHY, rtol=0.05)
+    assert loss.alpha.value.item() < 0.05
+    assert (abs(as_numpy(model.line.weight) - SLOPES).max(1) < 0.1 * CAUCHY).all()
+
+
+def test_without_a_minimum_there_is_nothing_to_find() -> None:
+    """Why the thresholds of other losses are not learned along with the model."""
+    r = mx.random.normal((100,))
+    falls = mx.grad(lambda beta: sl.smooth_l1_loss(r, 0 * r, beta))
+    rises = mx.grad(lambda delta: sl.huber_loss(r, 0 * r, delta, "mean"))
+    for value in (0.01, 0.1, 1.0, 3.0):
+        assert falls(mx.array(value)).item() < 0 <= rises(mx.array(value)).item()

@@ -1,0 +1,132 @@
+"""The arguments of the modules: signatures, errors, repr, the old ones of PyTorch, docstrings."""
+
+import inspect
+import re
+import warnings
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from cases import WITH_THRESHOLD, entry as entry, fitted  # entry: a fixture
+
+import smoothloss as sl
+from smoothloss._catalog import Entry
+
+OLD = {sl.L1Loss, sl.MSELoss, sl.SmoothL1Loss}  # that have two more arguments in PyTorch
+
+
+def test_signature_is_that_of_the_function_without_its_data(entry: Entry) -> None:
+    ours = inspect.signature(entry.module).parameters
+    old = [p for p in ours.values() if p.kind is p.KEYWORD_ONLY]
+    assert [p.name for p in old] == (["size_average", "reduce"] if entry.module in OLD else [])
+    assert all(p.default is None for p in old)
+    rest = {name: p.default for name, p in ours.items() if p not in old}
+    theirs = entry.signature.parameters
+    assert list(rest) == [*entry.threshold_names, "reduction"]
+    assert rest == {n: theirs[n].default for n in entry.threshold_names} | {"reduction": "mean"}
+
+
+@pytest.mark.parametrize("positive", [0.7, mx.array(0.7), mx.array([[0.3], [4.0]])])
+def test_repr_evaluates_to_the_same(entry: Entry, positive: object) -> None:
+    loss = entry.module(*fitted(entry, positive), reduction="sum")
+    again = eval(repr(loss), vars(sl) | vars(mx))
+    assert type(again) is type(loss)
+    for name in (*entry.threshold_names, "reduction"):
+        theirs, ours = getattr(again, name), getattr(loss, name)
+        near = mx.allclose(theirs, ours) if isinstance(ours, mx.array) else theirs == ours
+        assert near, name
+
+
+def test_repr_shows_every_argument(entry: Entry) -> None:
+    defaults = {n: p.default for n, p in entry.signature.parameters.items()}
+    words = [f"{name}={defaults[name]}" for name in entry.threshold_names]
+    words = ", ".join([*words, "reduction='mean'"])
+    assert repr(entry.module()) == f"{entry.module.__name__}({words})"
+
+
+@pytest.mark.parametrize("entry", WITH_THRESHOLD)
+@pytest.mark.parametrize("bad", [float("nan"), -np.inf, "mean", True, None, [0.5], 1j])
+def test_bad_thresholds_raise_at_once(entry: Entry, bad: object) -> None:
+    name, loss = entry.threshold_names[0], entry.module()
+    if bad == -np.inf and entry.loss.thresholds[0].low == -np.inf:
+        return
+    for act in (lambda: entry.module(bad), lambda: setattr(loss, name, bad)):
+        with pytest.raises((TypeError, ValueError), match=f"^{entry.module.__name__}: `{name}` is"):
+            act()
+    assert repr(loss) == repr(entry.module())
+
+
+@pytest.mark.parametrize("dtype", [mx.int32, mx.bool_, mx.complex64])
+@pytest.mark.parametrize("entry", WITH_THRESHOLD)
+def test_arrays_that_cannot_be_trained_raise(entry: Entry, dtype: mx.Dtype) -> None:
+    with pytest.raises(TypeError, match=rf"^{entry.module.__name__}: .* has dtype .*{dtype}"):
+        entry.module(mx.ones((), dtype))
+    if dtype == mx.int32:  # not trained, so it may be of integers
+        entry.module(np.ones((), int))
+
+
+def test_bad_reductions_raise_at_once(entry: Entry) -> None:
+    loss = entry.module()
+    for act in (
+        lambda: entry.module(reduction="median"),
+        lambda: setattr(loss, "reduction", None),
+    ):
+        with pytest.raises(ValueError, match=f"^{entry.module.__name__}: `reduction` is"):
+            act()
+
+
+# PyTorch 2.13.0: size_average, reduce and what they mean, whatever reduction says.
+MEANT = {
+    (None, None): None,
+    (None, True): "mean",
+    (None, False): "none",
+    (True, None): "mean",
+    (True, True): "mean",
+    (True, False): "none",
+    (False, None): "sum",
+    (False, True): "sum",
+    (False, False): "none",
+}
+
+
+@pytest.mark.parametrize("module", sorted(OLD, key=str))
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("old", MEANT)
+def test_old_arguments_of_pytorch(module: type, reduction: str, old: tuple[Any, Any]) -> None:
+    given = dict(zip(("size_average", "reduce"), old, strict=True))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loss = module(reduction=reduction, **given)
+    meant = MEANT[old]
+    assert loss.reduction == (meant or reduction)
+    if meant is None:
+        assert not caught
+        return
+    (warning,) = caught
+    assert warning.category is DeprecationWarning
+    assert warning.filename == __file__  # the caller's line
+    assert f"use reduction='{meant}'" in str(warning.message)
+
+
+@pytest.mark.parametrize("module", sorted(OLD, key=str))
+def test_old_arguments_are_checked(module: type) -> None:
+    with pytest.raises(TypeError, match=r"`reduce` is of type str; .* Pass reduction="):
+        module(reduce="mean")
+    with pytest.raises(ValueError, match="`reduction` is 'median'"):
+        module(reduction="median")
+    with pytest.raises(TypeError):
+        sl.HuberLoss(reduce=True)
+
+
+def test_docstrings_are_complete(entry: Entry) -> None:
+    text, shared = (inspect.getdoc(v) or "" for v in (entry.module, entry.function))
+    sections = ["Parameters", "Returns", "Raises", "Notes", "References", "Examples"]
+    assert re.findall(r"^(\w+)\n-+$", text, re.MULTILINE) == sections
+    described = re.findall(r"^([\w, ]+) : ", text.split("Returns\n")[0], re.MULTILINE)
+    assert ", ".join(described).split(", ") == list(inspect.signature(entry.module).parameters)
+    for part in (r"\rho", r"\psi", "near zero", "in the tails", "default 1.0", "Learned"):
+        assert part in text or part not in shared + "Learned" * bool(entry.loss.thresholds), part
+    assert "inputs" not in text
+    assert f":func:`{entry.name}`" in text
+    assert len(text.splitlines()[0]) < 100

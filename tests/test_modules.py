@@ -1,0 +1,198 @@
+"""The losses as modules: settings, parameters, and a result that is the function's."""
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+import pytest
+from cases import WITH_THRESHOLD, entry as entry, fitted, same_bits, thresholds  # entry: a fixture
+from mlx.utils import tree_flatten
+
+import smoothloss as sl
+from smoothloss._catalog import Entry
+from smoothloss._modules import LossModule
+
+COPIES: dict[str, Callable[[Any], Any]] = {
+    "pickle": lambda loss: pickle.loads(pickle.dumps(loss)),
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+}
+
+
+def data(*shape: int) -> tuple[mx.array, mx.array]:
+    return 2 * mx.random.normal(shape), mx.random.normal(shape)
+
+
+def names(parameters: object) -> list[str]:
+    return [name for name, _ in tree_flatten(parameters)]
+
+
+def test_a_call_is_the_functions_to_the_bit(entry: Entry) -> None:
+    x, y = data(6, 5)
+    given = {"weights": mx.random.uniform(shape=(5,)), "where": x > 0}
+    theta = thresholds(entry, mx.array([0.3, 0.5, 1.0, 1.5, 7.0]))
+    loss = entry.module(**theta)
+    for reduction in ("none", "mean", "sum"):
+        loss.reduction = reduction
+        assert same_bits(loss(x, y), entry.function(x, y, **theta, reduction=reduction))
+        want = entry.function(x, y, **theta, reduction=reduction, **given)
+        assert same_bits(loss(predictions=x, targets=y, **given), want)
+    want = entry.function(x, y, **theta, reduction="sum", axis=-1)
+    assert same_bits(loss(x, y, axis=-1), want)
+
+
+def test_arguments_are_attributes(entry: Entry) -> None:
+    """Positional and by keyword; set, the next call has them."""
+    x, y = data(50)
+    theta = thresholds(entry, 0.7)
+    loss = entry.module(*theta.values(), "sum")
+    for name, value in theta.items():
+        assert getattr(loss, name) == value
+        setattr(loss, name, value / 2)
+        theta[name] = value / 2
+        assert same_bits(loss(x, y), entry.function(x, y, **theta, reduction="sum"))
+    assert loss.reduction == "sum"
+    loss.reduction = "none"
+    assert loss(x, y).shape == (50,)
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("positive", [0.7, mx.array(0.7)])
+def test_copies(entry: Entry, how: str, positive: object) -> None:
+    x, y = data(20)
+    loss = entry.module(*fitted(entry, positive), reduction="sum").freeze()
+    again = COPIES[how](loss)
+    assert type(again) is type(loss)
+    assert repr(again) == repr(loss)
+    assert same_bits(again(x, y), loss(x, y))
+    assert names(again.trainable_parameters()) == []
+    again.reduction = "none"
+    assert loss.reduction == "sum"
+
+
+@pytest.mark.parametrize("entry", WITH_THRESHOLD)
+def test_only_arrays_are_parameters(entry: Entry) -> None:
+    both = sorted(entry.threshold_names)
+    loss = entry.module(*fitted(entry, 0.7))
+    assert loss.parameters() == {}
+    for name, value in thresholds(entry, np.float32(0.7)).items():
+        setattr(loss, name, np.asarray(value))  # fixed, elementwise
+    assert loss.parameters() == {}
+    for name, value in thresholds(entry, mx.array(0.7)).items():
+        setattr(loss, name, value)
+    assert sorted(names(loss.parameters())) == both
+    assert sorted(names(loss.trainable_parameters())) == both
+    loss.freeze(keys=both[0])
+    assert names(loss.trainable_parameters()) == both[1:]
+    loss.unfreeze()
+    for name, value in thresholds(entry, 0.7).items():
+        setattr(loss, name, value)
+    assert loss.parameters() == {}
+
+
+class Model(nn.Module):
+    """A line with its loss inside."""
+
+    def __init__(self, loss: LossModule) -> None:
+        super().__init__()
+        self.line = nn.Linear(3, 2)
+        self.loss = loss
+
+    def __call__(self, x: mx.array, y: mx.array) -> mx.array:
+        return self.loss(self.line(x), y)
+
+
+@pytest.mark.parametrize("positive", [0.7, mx.array(0.7), mx.array([0.7, 2.0])])
+def test_gradients_of_a_model_that_holds_it(entry: Entry, positive: object) -> None:
+    """nn.value_and_grad, plain and compiled, gives mx.value_and_grad of the function."""
+    x, y = data(20, 3)[0], data(20, 2)[0]
+    theta = thresholds(entry, positive)
+    model = Model(entry.module(**theta))
+    learned = isinstance(positive, mx.array)
+    within = [f"loss.{name}" for name in entry.threshold_names if learned]
+    assert sorted(names(model.parameters())) == sorted(["line.bias", "line.weight", *within])
+
+    def by_hand(weight: mx.array, bias: mx.array, theta: dict[str, Any]) -> mx.array:
+        return entry.function(x @ weight.T + bias, y, **theta, reduction="mean")
+
+    arguments = (0, 1, 2) if learned and theta else (0, 1)
+    want, slopes = mx.value_and_grad(by_hand, arguments)(*model.line.parameters().values(), theta)
+    both = dict(zip(("line.weight", "line.bias"), slopes, strict=False))
+    both |= {f"loss.{n}": g for n, g in slopes[2].items()} if len(arguments) == 3 else {}
+
+    step = nn.value_and_grad(model, lambda x, y: model(x, y))
+    for f in (step, mx.compile(step, inputs=model.state)):
+        value, grads = f(x, y)
+        assert mx.allclose(value, want, rtol=1e-6)
+        assert sorted(names(grads)) == sorted(both)
+        for name, g in tree_flatten(grads):
+            assert mx.allclose(g, both[name], rtol=1e-5, atol=1e-6), name
+
+
+@pytest.mark.parametrize("entry", WITH_THRESHOLD)
+def test_weights_are_saved_and_loaded(entry: Entry, tmp_path: Any) -> None:
+    first, second = (Model(entry.module(*fitted(entry, mx.array(v)))) for v in (0.3, 0.8))
+    first.save_weights(str(tmp_path / "model.safetensors"))
+    second.load_weights(str(tmp_path / "model.safetensors"))
+    assert repr(second.loss) == repr(first.loss)
+
+
+@pytest.mark.parametrize("entry", WITH_THRESHOLD)
+def test_a_frozen_array_can_change_between_compiled_calls(entry: Entry) -> None:
+    """And what is traced is traced once."""
+    x, y = data(20)
+    loss = entry.module(*fitted(entry, mx.array(0.7))).freeze()
+    traces = []
+
+    def step(x: mx.array) -> mx.array:
+        traces.append(1)
+        return loss(x, y)
+
+    compiled = mx.compile(mx.value_and_grad(step), inputs=loss.state)
+    for v in (0.7, 0.2, 1.7):
+        theta = thresholds(entry, mx.array(v))
+        for name, value in theta.items():
+            setattr(loss, name, value)
+        assert mx.allclose(compiled(x)[0], entry.function(x, y, **theta, reduction="mean"))
+    assert len(traces) == 1
+
+
+def test_a_training_step() -> None:
+    """As users write it: the threshold moves with the model, and stays when frozen."""
+    x, y = data(50, 3)[0], data(50, 2)[0]
+    model = Model(sl.PseudoHuberLoss(delta=mx.array([1.0, 2.0])))
+    optimizer = optim.SGD(0.1)
+    state = [model.state, optimizer.state]
+
+    def step() -> mx.array:
+        value, grads = nn.value_and_grad(model, model)(x, y)
+        optimizer.update(model, grads)
+        return value
+
+    compiled = mx.compile(step, inputs=state, outputs=state)
+    first = compiled()
+    assert (model.loss.delta < mx.array([1.0, 2.0])).all()  # the loss falls with delta
+    model.loss.freeze()
+    held = model.loss.delta
+    later = [mx.compile(step, inputs=state, outputs=state)() for _ in range(5)][-1]
+    assert mx.array_equal(model.loss.delta, held)
+    assert later < first
+
+
+def test_users_may_derive_from_it() -> None:
+    class Scaled(sl.HuberLoss):
+        """Twice the loss."""
+
+        def __call__(self, *data: mx.array, **named: Any) -> mx.array:
+            return 2 * super().__call__(*data, **named)
+
+    x, y = data(5)
+    loss = Scaled(0.3)
+    assert repr(loss) == "Scaled(delta=0.3, reduction='mean')"
+    assert Scaled.__doc__ == "Twice the loss."
+    assert same_bits(loss(x, y), 2 * sl.HuberLoss(0.3)(x, y))
