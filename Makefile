@@ -15,7 +15,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.demo $(VENV)/.test
 	$(BIN)/python -m pytest
 
-# Beside SciPy, scikit-learn, statsmodels and optax; on Python 3.11.
+# Beside PyTorch, Keras, optax, SciPy and others; on Python 3.11.
 test-peers: $(PEERS)/.setup
 	$(PEERS)/bin/python -m pytest tests/peers
 
