@@ -22,9 +22,9 @@ The arguments are attributes, which may be set at any time. A call is
 
 LEARNED = """\
 A threshold that is a number or a NumPy array is fixed. An ``mx.array`` is a parameter, trained with
-the model unless frozen; :class:`Learned` is one that stays inside its range. A compiled step reads
-numbers when it is traced: to change a threshold between its calls, make it a frozen array and pass
-the module's ``state`` to ``mx.compile``.
+the model that holds the loss unless frozen; :class:`Learned` is one that stays inside its range. A
+compiled step reads what is fixed, and the reduction, when it is traced: to change a threshold
+between its calls, make it a frozen array and pass the module's ``state`` to ``mx.compile``.
 
 """
 

@@ -20,12 +20,13 @@ Parameter: TypeAlias = "float | mx.array | np.ndarray[Any, np.dtype[Any]]"
 Axis: TypeAlias = "int | Sequence[int] | None"
 
 _NUMPY_KINDS = "fiub"  # floating, integer, unsigned, boolean
+PART = "Take its real part or magnitude."
 
 
 def as_array(function: str, name: str, value: object, *, boolean: bool = False) -> mx.array:
     """``value`` as an ``mx.array`` of real numbers (or of booleans)."""
     wanted = "a boolean array" if boolean else "an array of real numbers"
-    got = type(value).__name__
+    got, cure = type(value).__name__, "Convert it with mx.array(...)."
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
             f"{function}: `{name}` is a masked array, whose mask would be lost; expected {wanted}. "
@@ -33,19 +34,17 @@ def as_array(function: str, name: str, value: object, *, boolean: bool = False) 
         )
     if isinstance(value, np.ndarray | np.generic):
         got = f"{got} of dtype {value.dtype}"
+        cure = PART if value.dtype.kind == "c" else "Convert it with .astype(np.float32)."
         if value.dtype.kind in _NUMPY_KINDS and value.dtype.itemsize <= 8:
             native = value.dtype.newbyteorder("=")
             value = mx.array(np.ascontiguousarray(value, native).reshape(value.shape))
     if not isinstance(value, mx.array):
-        raise TypeError(
-            f"{function}: `{name}` is of type {got}; expected {wanted}. "
-            f"Convert it with mx.array(...)."
-        )
+        raise TypeError(f"{function}: `{name}` is of type {got}; expected {wanted}. {cure}")
     if boolean != (value.dtype == mx.bool_) or value.dtype == mx.complex64:
         cure = (
             "Compare first, as in where=mask > 0."
             if boolean
-            else "Take its real part or magnitude."
+            else PART
             if value.dtype == mx.complex64
             else "Convert it with .astype(mx.float32)."
         )
@@ -59,7 +58,7 @@ def floating(function: str, name: str, value: object) -> mx.array:
     if not mx.issubdtype(array.dtype, mx.floating):
         raise TypeError(
             f"{function}: `{name}` has dtype {array.dtype}; expected floating point, to be "
-            f"trained. Convert it with .astype(mx.float32), or pass a number to keep it fixed."
+            f"trained. Convert it with .astype(mx.float32)."
         )
     return array
 
@@ -145,8 +144,10 @@ def selection(function: str, value: object, shape: Sequence[int]) -> mx.array | 
 def check_reduction(function: str, value: object) -> None:
     """Raise unless ``value`` names a reduction."""
     if not isinstance(value, str) or value not in ("none", "mean", "sum"):
+        long = isinstance(value, mx.array | np.ndarray)
+        got = f"of type {type(value).__name__}" if long else repr(value)
         raise ValueError(
-            f"{function}: `reduction` is {value!r}; expected 'none', 'mean' or 'sum'. "
+            f"{function}: `reduction` is {got}; expected 'none', 'mean' or 'sum'. "
             f"Pass it by keyword, as in reduction='mean'."
         )
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import mlx.core as mx
 import numpy as np
 from mlx.nn.layers.base import Module
 
 from . import _inputs
+from ._custom import compute_dtype
 from ._inputs import Parameter
-from ._loss import Threshold
+
+FAR = 80.0  # where e^t and e^-t are still normal in float32, with room for a factor
+NEAR_ONE = 16.0  # where 1 / (1 + e^-t) is just below 1 in float32
+LARGEST = float(mx.finfo(mx.float32).max)
 
 
 class Learned(Module):
@@ -22,37 +27,39 @@ class Learned(Module):
               \text{low} + (\text{high} - \text{low}) / (1 + e^{-t}) & \text{otherwise}
               \end{cases}
 
-    so a step of an optimizer multiplies a scale, whatever its units, and never leaves the range.
-    Near low :math:`v - \text{low}` is :math:`e^t` (times the range); in the tails of t, v is nearly
-    low or high and learns slowly.
+    so a step of an optimizer multiplies a scale, whatever its units. Near low, :math:`v -
+    \text{low}` is :math:`e^t` (times the range). In the tails t is clipped, to 80 either way and,
+    below a finite high, to 16: v stays finite and valid, and learns no more.
 
     Parameters
     ----------
     initial : float or mx.array
-        Where learning starts, in the units of the threshold; strictly between low and high. A
-        number is learned in float32, an array element by element in its floating dtype.
+        Where learning starts, in the units of the threshold; strictly between low and high. Each
+        element of an array is learned on its own.
     low, high : float, default 0.0 and inf
         The bounds, in the same units; low is finite.
 
     Attributes
     ----------
     value : mx.array
-        The present value, differentiable in ``raw``, of the shape and dtype of ``initial``.
+        The present value, of the shape of ``initial``, in float32 (float64 if ``initial`` is).
     raw : mx.array
-        The trained parameter.
+        The trained parameter, of that shape and dtype.
 
     Raises
     ------
     TypeError
         If a bound is no number, or ``initial`` neither a number nor a real, floating array.
     ValueError
-        If low is not finite or not below high, or if an element of ``initial`` is not between them.
+        If low is not finite or not below high, if an element of ``initial`` is not between them, or
+        if it can't be read, inside ``mx.compile``.
 
     Notes
     -----
-    ``initial`` comes back as ``value`` within 1e-6 relative (two epsilons in half types). Unlike
-    the arrays of a loss it is read, for at a bound nothing would be learned. A loss takes only a
-    range in which its threshold is valid. NaN in ``raw`` gives NaN.
+    ``initial - low`` comes back as ``value - low`` within 1e-5 relative, but for rounding. Unlike
+    the arrays of a loss, ``initial`` is read: at a bound nothing would be learned. A loss takes
+    only a range in which its threshold is valid. NaN in ``raw`` gives NaN. Weight decay pulls t to
+    0, that is v to low + 1 or to the middle of the range: leave thresholds out of it.
 
     :func:`adaptive_loss` has a minimum in scale and alpha. The other losses have none in their
     thresholds: training takes delta of :func:`huber_loss` to 0 and beta of :func:`smooth_l1_loss`
@@ -76,23 +83,28 @@ class Learned(Module):
 
     def __init__(self, initial: Parameter, low: float = 0.0, high: float = math.inf) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.low, self.high = (
-            Threshold(name, low=-math.inf).checked("Learned", bound, mx.float64)
-            for name, bound in (("low", low), ("high", high))
-        )
-        if not -math.inf < self.low < self.high:
+        for name, bound in (("low", low), ("high", high)):
+            if isinstance(bound, bool | np.bool_) or not isinstance(bound, Real):
+                raise TypeError(
+                    f"Learned: `{name}` is of type {type(bound).__name__}; expected a number. "
+                    f"Pass one range for all elements."
+                )
+        self.low, self.high = float(low), float(high)
+        width = self.high - self.low
+        if not width > 0 or abs(self.low) > LARGEST or LARGEST < width < math.inf:
             raise ValueError(
-                f"Learned: `low` is {low} and `high` {high}; expected a finite low below high. "
-                f"For a threshold without bounds, pass an mx.array in place of Learned."
+                f"Learned: `low` is {low} and `high` {high}; expected a finite low below high, in "
+                f"float32. For a threshold without bounds, pass an mx.array in place of Learned."
             )
         self.raw = self._inverse(initial)
 
     @property
     def value(self) -> mx.array:
-        """The present value, strictly inside the bounds but for rounding."""
+        """The present value, between the bounds."""
+        raw = self.raw.astype(compute_dtype(self.raw, self.raw))
         if self.high == math.inf:
-            return self.low + mx.exp(self.raw)
-        return self.low + (self.high - self.low) * mx.sigmoid(self.raw)
+            return self.low + mx.exp(mx.clip(raw, -FAR, FAR))
+        return self.low + (self.high - self.low) * mx.sigmoid(mx.clip(raw, -FAR, NEAR_ONE))
 
     def __repr__(self) -> str:
         bounds = {"low": (self.low, 0.0), "high": (self.high, math.inf)}
@@ -100,18 +112,25 @@ class Learned(Module):
         return f"Learned({', '.join([repr(self.value), *words])})"
 
     def _inverse(self, initial: object) -> mx.array:
-        """Return the raw parameter of ``initial``, which is read: a start at a bound won't move."""
-        spec = Threshold("initial", low=self.low, high=self.high)
-        if not isinstance(initial, mx.array | np.ndarray):
-            initial = mx.array(spec.checked("Learned", initial, mx.float64), mx.float32)
-        array = _inputs.floating("Learned", "initial", initial)
-        value = np.array(array.astype(mx.float64, stream=mx.cpu))
-        if not ((self.low < value) & (value < self.high)).all():
+        """Return the raw parameter whose value is ``initial``."""
+        if isinstance(initial, Real) and not isinstance(initial, bool | np.bool_):
+            initial = mx.array(float(initial), mx.float32)
+        v = _inputs.floating("Learned", "initial", initial)
+        v = v.astype(compute_dtype(v, v))
+        raw, most = mx.log(v - self.low), FAR
+        if self.high < math.inf:
+            raw, most = raw - mx.log(self.high - v), NEAR_ONE
+        try:
+            inside = mx.all((raw >= -FAR) & (raw <= most)).item()
+        except ValueError:
+            raise ValueError(
+                "Learned: `initial` is traced; expected values that can be read. Make the module "
+                "outside of mx.compile and mx.vmap, and pass it in."
+            ) from None
+        if not inside:
             raise ValueError(
                 f"Learned: `initial` is {initial}; expected values between {self.low:g} and "
-                f"{self.high:g}. Start inside: at a bound nothing is learned."
+                f"{self.high:g} that float32 tells from them. Start farther inside: at a bound "
+                f"nothing is learned."
             )
-        raw = np.log(value - self.low)
-        if self.high < math.inf:
-            raw -= np.log(self.high - value)
-        return mx.array(raw, array.dtype)
+        return raw

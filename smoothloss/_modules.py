@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, ClassVar, TypeAlias
 
 import mlx.core as mx
@@ -12,6 +13,7 @@ from mlx.nn.layers.base import Module
 
 from . import _inputs
 from ._docstrings import of_module
+from ._evaluate import evaluate
 from ._inputs import Array, Axis, Parameter, Reduction
 from ._learned import Learned
 from ._loss import Loss, Threshold
@@ -24,7 +26,7 @@ class LossModule(Module):
     """A loss with its settings kept.
 
     A class derived from it names its thresholds, as the attributes that its ``__init__`` sets; the
-    function does the rest.
+    record of its function does the rest.
     """
 
     reduction: Reduction
@@ -68,14 +70,15 @@ class LossModule(Module):
         """Return the loss, as the function of that name does."""
         held = {spec.name: getattr(self, spec.name) for spec in self._loss.thresholds}
         theta = {n: v.value if isinstance(v, Learned) else v for n, v in held.items()}
-        return self._function(
-            predictions,
-            targets,
-            **theta,
-            reduction=self.reduction,
-            weights=weights,
-            where=where,
-            axis=axis,
+        return evaluate(
+            type(self).__name__,
+            self._loss,
+            {"predictions": predictions, "targets": targets},
+            theta,
+            self.reduction,
+            weights,
+            where,
+            axis,
         )
 
 
@@ -90,8 +93,14 @@ def _check(module: str, spec: Threshold, value: object) -> None:
         _inputs.floating(module, spec.name, value)
     elif isinstance(value, np.ndarray):
         _inputs.as_array(module, spec.name, value)
-    else:
+    elif isinstance(value, Real) and not isinstance(value, bool | np.bool_):
         spec.checked(module, value, mx.float64)
+    else:
+        raise TypeError(
+            f"{module}: `{spec.name}` is of type {type(value).__name__}; expected a number or "
+            f"np.array, which are fixed, or an mx.array or Learned, which are trained. Pass "
+            f"several fixed values as np.array([...])."
+        )
 
 
 def legacy(

@@ -28,17 +28,22 @@ def learned(spec: Threshold, low: float = 0.0) -> sl.Learned:
     return sl.Learned(low + (1 if high == INF else (high - low) / 2), low, high)
 
 
-@pytest.mark.parametrize("dtype", [mx.float32, mx.float64])
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float64, mx.float16, mx.bfloat16])
 @pytest.mark.parametrize("bounds", RANGES)
 def test_the_value_starts_at_the_initial_one(bounds: tuple[float, float], dtype: mx.Dtype) -> None:
+    """Half types are learned in float32."""
     low, high = bounds
-    steps = np.logspace(-6, 6, 49)
-    at = low + steps if high == INF else low + (high - low) * steps / (1 + steps)
-    at = at[(low < at.astype(np.float32)) & (at.astype(np.float32) < high)]
-    initial = mx.array(at, dtype)
-    value = sl.Learned(initial, low, high).value
-    assert value.dtype == dtype
-    np.testing.assert_allclose(as_numpy(value), as_numpy(initial), rtol=1e-6)
+    rise = np.logspace(-34, 34, 137) if high == INF else (high - low) * np.logspace(-30, 0, 121)
+    initial = mx.array(low + rise, mx.float64).astype(dtype)
+    v = as_numpy(initial)
+    rise = v - low
+    known = (v < np.inf) & (rise > 1e-34)
+    known &= rise < (1e34 if high == INF else (high - low) * (1 - 2e-7))
+    assert known.sum() > 5
+    value = sl.Learned(initial[mx.array(np.flatnonzero(known))], low, high).value
+    assert value.dtype == (mx.float64 if dtype == mx.float64 else mx.float32)
+    off = abs(as_numpy(value).astype(float) - v[known])
+    assert (off <= 1e-5 * rise[known] + 1.2e-7 * abs(v[known])).all()
 
 
 @pytest.mark.parametrize("bounds", RANGES)
@@ -57,12 +62,48 @@ def test_the_formula_and_its_derivative(bounds: tuple[float, float]) -> None:
     np.testing.assert_allclose(as_numpy(gradient["raw"]), slope, rtol=5e-6, atol=noise)
 
 
-@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
-def test_half_types_stay(dtype: mx.Dtype) -> None:
-    threshold = sl.Learned(mx.array([0.5, 2.0], dtype))
-    assert threshold.raw.dtype == threshold.value.dtype == dtype
-    eps = float(mx.finfo(dtype).eps)
-    assert mx.allclose(threshold.value, mx.array([0.5, 2.0]), rtol=2 * eps)
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+@pytest.mark.parametrize("entry", WITH_THRESHOLD)
+def test_however_far_it_walks_it_stays_valid(entry: Entry, dtype: mx.Dtype) -> None:
+    x, y = mx.array([0.0, 1.0, -1e3]), mx.zeros(3)
+    for raw in (-1e38, -300.0, -80.0, 15.0, 17.0, 300.0, 1e38):
+        theta = {t.name: learned(t) for t in entry.loss.thresholds if t.low == 0}
+        for threshold in theta.values():
+            threshold.raw = mx.array(raw, mx.float32)
+        loss = entry.module(**theta)
+        loss.set_dtype(dtype)
+        for t in entry.loss.thresholds:
+            if t.name in theta:
+                value = theta[t.name].value.item()
+                assert t.low < value < t.high
+        inside = mx.array([0.0])
+        out, grads = nn.value_and_grad(loss, loss)(inside, 0 * inside)
+        assert mx.isfinite(out), raw
+        if dtype == mx.float32:  # in which e^t fits
+            assert all(mx.isfinite(g).all() for _, g in tree_flatten(grads)), raw
+        assert not mx.isnan(loss(x, y)), raw
+
+
+def test_an_output_without_noise_does_no_harm() -> None:
+    """Its scale shrinks for ever; the other one is found."""
+    loss, optimizer = sl.AdaptiveLoss(2.0, sl.Learned(mx.ones(2))), optim.Adam(0.1)
+    r = mx.random.normal((500, 2)) * mx.array([3.0, 0.0])
+    for _ in range(1500):
+        _, grads = nn.value_and_grad(loss, loss)(r, 0 * r)
+        optimizer.update(loss, grads)
+        mx.eval(loss.state)
+    scale, none = loss.scale.value.tolist()
+    assert scale == pytest.approx(3, rel=0.1)
+    assert 0 < none < 1e-30
+
+
+def test_a_traced_start_is_differentiated_or_refused() -> None:
+    x, y = mx.random.normal((30,)), mx.zeros(30)
+    through = mx.grad(lambda d: sl.HuberLoss(sl.Learned(d))(x, y))(mx.array(0.2))
+    assert mx.allclose(through, mx.grad(lambda d: sl.HuberLoss(d)(x, y))(mx.array(0.2)), 1e-5)
+    for transform in (mx.compile, mx.vmap):
+        with pytest.raises(ValueError, match=r"^Learned: `initial` is traced; .* Make the module"):
+            transform(lambda d: sl.Learned(d).value)(mx.ones(2))
 
 
 @pytest.mark.parametrize("entry", WITH_THRESHOLD)
@@ -103,6 +144,10 @@ def test_a_range_beyond_the_valid_one_raises(entry: Entry) -> None:
 
 BAD: dict[str, tuple[Callable[[], Any], type, str]] = {
     "zero": (lambda: sl.Learned(0.0), ValueError, "`initial` is 0.0; .* between 0 and inf"),
+    "tiny": (lambda: sl.Learned(1e-40), ValueError, "Start farther inside"),
+    "near": (lambda: sl.Learned(mx.array(2 - 1e-7), high=2.0), ValueError, "Start farther inside"),
+    "huge": (lambda: sl.Learned(3e38), ValueError, "Start farther inside"),
+    "wide": (lambda: sl.Learned(1.0, -3e38, 3e38), ValueError, "in float32"),
     "an element": (lambda: sl.Learned(mx.array([1.0, 0.0])), ValueError, "`initial` is array"),
     "high": (lambda: sl.Learned(2.0, high=2.0), ValueError, "between 0 and 2"),
     "negative": (lambda: sl.Learned(-1.0), ValueError, "`initial` is -1"),

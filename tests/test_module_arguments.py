@@ -57,6 +57,16 @@ def test_bad_thresholds_raise_at_once(entry: Entry, bad: object) -> None:
     assert repr(loss) == repr(entry.module())
 
 
+def test_a_list_is_told_what_is_fixed_and_what_is_trained() -> None:
+    with pytest.raises(TypeError, match=r"`quantile` is of type list; .* values as np\.array"):
+        sl.QuantileLoss([0.1, 0.9])
+
+
+def test_errors_of_a_call_name_the_class(entry: Entry) -> None:
+    with pytest.raises(ValueError, match=rf"^{entry.module.__name__}: `predictions` has shape"):
+        entry.module()(mx.zeros(3), mx.zeros((3, 1)))
+
+
 @pytest.mark.parametrize("dtype", [mx.int32, mx.bool_, mx.complex64])
 @pytest.mark.parametrize("entry", WITH_THRESHOLD)
 def test_arrays_that_cannot_be_trained_raise(entry: Entry, dtype: mx.Dtype) -> None:
