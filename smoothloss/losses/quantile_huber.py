@@ -153,7 +153,8 @@ def quantile_huber_loss(
         The quantile that is estimated, in [0, 1]: a plain number. An array broadcasts to the data
         (many quantiles at once) and is differentiable.
     kappa : float or mx.array, default 1.0
-        Where the loss turns from quadratic to linear, in the units of the residual; at least 0. An
+        Where the loss turns from quadratic to linear, in the units of the residual; at least 0.
+        Keep it small beside the spread of the targets: as large, the minimum is no quantile. An
         array broadcasts to the data and is differentiable.
     reduction : {"none", "mean", "sum"}, default "mean"
         What is returned: every loss, their mean or their sum.
