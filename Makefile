@@ -7,7 +7,7 @@ PEERS := $(VENV)-peers
 EXTRA := $(if $(filter Linux,$(shell uname -s)),cpu,)
 comma := ,
 
-.PHONY: demo test test-peers lint types doctest wheel bench bench-peers clean
+.PHONY: demo test test-peers notebooks lab lint types doctest wheel bench bench-peers clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m smoothloss
@@ -21,6 +21,13 @@ test-peers: $(PEERS)/.setup
 
 doctest: $(VENV)/.test
 	$(BIN)/python -m pytest --doctest-modules --doctest-glob='*.md' smoothloss README.md
+
+# Each in a kernel of its own. With ARGS=--overwrite, what they print and draw is kept.
+notebooks: $(VENV)/.demo $(VENV)/.notebooks
+	$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 $(ARGS) notebooks
+
+lab: $(VENV)/.demo $(VENV)/.lab
+	cd notebooks && ../$(BIN)/jupyter lab
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
@@ -38,7 +45,7 @@ wheel: $(VENV)/.build
 	build/venv/bin/python -m pip install --quiet --group test
 	wheel=$$(ls $(CURDIR)/dist/*.whl) && \
 	build/venv/bin/python -m pip install --quiet "$$wheel[$(if $(EXTRA),$(EXTRA)$(comma))demo]"
-	mkdir -p build/outside && cp -r tests benchmarks docs pyproject.toml README.md build/outside/
+	mkdir -p build/outside && cp -r tests benchmarks docs notebooks pyproject.toml README.md build/outside/
 	cd build/outside && ../venv/bin/pytest
 
 bench: $(VENV)/.demo # for the picture
@@ -70,6 +77,6 @@ $(PEERS)/.setup: pyproject.toml
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.demo $(VENV)/.test # whose packages are checked against
-$(VENV)/.test $(VENV)/.lint $(VENV)/.build: $(VENV)/.%: $(VENV)/.setup
+$(VENV)/.test $(VENV)/.lint $(VENV)/.build $(VENV)/.notebooks $(VENV)/.lab: $(VENV)/.%: $(VENV)/.setup
 	$(BIN)/python -m pip install --quiet --group $*
 	touch $@
