@@ -10,11 +10,14 @@ from types import ModuleType
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
 import numpy as np
 import pytest
 
 from smoothloss._catalog import Entry, catalog
 from smoothloss._loss import Threshold
+from smoothloss._modules import LossModule
 
 BY_NAME = {e.name: e for e in catalog()}
 LOSSES = [pytest.param(e, id=e.name) for e in catalog()]
@@ -114,3 +117,28 @@ def floats(*values: float, dtype: mx.Dtype = mx.float32) -> mx.array:
 def same_bits(a: mx.array, b: mx.array) -> bool:
     """Equal to the bit, all NaNs alike."""
     return a.dtype == b.dtype and a.shape == b.shape and mx.array_equal(a, b, equal_nan=True).item()
+
+
+class Line(nn.Module):
+    """A line through two features for each of two outputs, which holds its loss."""
+
+    def __init__(self, loss: LossModule) -> None:
+        super().__init__()
+        self.line = nn.Linear(2, 2)
+        self.loss = loss
+
+    def __call__(self, x: mx.array, y: mx.array) -> mx.array:
+        return self.loss(self.line(x), y)
+
+
+def train(model: Line, optimizer: optim.Optimizer, steps: int, *data: mx.array) -> list[float]:
+    """Train in compiled steps, and return the losses."""
+    state = [model.state, optimizer.state]
+
+    def step(*data: mx.array) -> mx.array:
+        value, grads = nn.value_and_grad(model, model)(*data)
+        optimizer.update(model, grads)
+        return value
+
+    compiled = mx.compile(step, inputs=state, outputs=state)
+    return [compiled(*data).item() for _ in range(steps)]

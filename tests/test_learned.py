@@ -10,7 +10,7 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 import pytest
-from cases import WITH_THRESHOLD, same_bits
+from cases import WITH_THRESHOLD, Line, same_bits, train
 from mlx.utils import tree_flatten
 from oracle import as_numpy
 
@@ -169,32 +169,6 @@ def test_bad_arguments_raise(case: str) -> None:
         make()
 
 
-class Line(nn.Module):
-    """Two outputs, with the loss that learns their noise."""
-
-    def __init__(self, loss: nn.Module) -> None:
-        super().__init__()
-        self.line = nn.Linear(2, 2, bias=False)
-        self.loss = loss
-
-    def __call__(self, x: mx.array, y: mx.array) -> mx.array:
-        return self.loss(self.line(x), y)
-
-
-def train(model: Line, x: mx.array, y: mx.array, steps: int) -> None:
-    optimizer = optim.Adam(optim.cosine_decay(0.1, steps))
-    state = [model.state, optimizer.state]
-
-    def step() -> mx.array:
-        value, grads = nn.value_and_grad(model, model)(x, y)
-        optimizer.update(model, grads)
-        return value
-
-    compiled = mx.compile(step, inputs=state, outputs=state)
-    for _ in range(steps):
-        mx.eval(compiled(), state)
-
-
 NORMAL, CAUCHY = np.array([0.5, 4.0]), np.array([0.02, 3.0])  # the known scales
 SLOPES = np.array([[1.0, -2.0], [0.5, 3.0]])
 
@@ -210,7 +184,7 @@ def test_the_scale_of_normal_noise_is_found(learn: bool) -> None:
     x, y = sample(NORMAL * np.random.default_rng(0).normal(size=(10_000, 2)))
     start = sl.Learned(mx.ones(2)) if learn else mx.array(1.5 * NORMAL, mx.float32)
     model = Line(sl.AdaptiveLoss(alpha=2.0, scale=start))
-    train(model, x, y, 1000)
+    train(model, optim.Adam(optim.cosine_decay(0.1, 1000)), 1000, x, y)
     scale = model.loss.scale.value if learn else model.loss.scale
     np.testing.assert_allclose(as_numpy(scale), NORMAL, rtol=0.05)
     errors = abs(as_numpy(model.line.weight) - SLOPES).max(1)
@@ -222,7 +196,7 @@ def test_shape_and_scale_of_cauchy_noise_are_found() -> None:
     x, y = sample(2**0.5 * CAUCHY * np.random.default_rng(0).standard_cauchy((20_000, 2)))
     loss = sl.AdaptiveLoss(alpha=sl.Learned(1.0, high=2.0), scale=sl.Learned(mx.ones(2)))
     model = Line(loss)
-    train(model, x, y, 1000)
+    train(model, optim.Adam(optim.cosine_decay(0.1, 1000)), 1000, x, y)
     np.testing.assert_allclose(as_numpy(loss.scale.value), CAUCHY, rtol=0.05)
     assert loss.alpha.value.item() < 0.05
     assert (abs(as_numpy(model.line.weight) - SLOPES).max(1) < 0.1 * CAUCHY).all()

@@ -10,12 +10,19 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 import pytest
-from cases import WITH_THRESHOLD, entry as entry, fitted, same_bits, thresholds  # entry: a fixture
+from cases import (  # entry: a fixture
+    WITH_THRESHOLD,
+    Line,
+    entry as entry,
+    fitted,
+    same_bits,
+    thresholds,
+    train,
+)
 from mlx.utils import tree_flatten
 
 import smoothloss as sl
 from smoothloss._catalog import Entry
-from smoothloss._modules import LossModule
 
 COPIES: dict[str, Callable[[Any], Any]] = {
     "pickle": lambda loss: pickle.loads(pickle.dumps(loss)),
@@ -95,24 +102,12 @@ def test_only_arrays_are_parameters(entry: Entry) -> None:
     assert loss.parameters() == {}
 
 
-class Model(nn.Module):
-    """A line with its loss inside."""
-
-    def __init__(self, loss: LossModule) -> None:
-        super().__init__()
-        self.line = nn.Linear(3, 2)
-        self.loss = loss
-
-    def __call__(self, x: mx.array, y: mx.array) -> mx.array:
-        return self.loss(self.line(x), y)
-
-
 @pytest.mark.parametrize("positive", [0.7, mx.array(0.7), mx.array([0.7, 2.0])])
 def test_gradients_of_a_model_that_holds_it(entry: Entry, positive: object) -> None:
     """nn.value_and_grad, plain and compiled, gives mx.value_and_grad of the function."""
-    x, y = data(20, 3)[0], data(20, 2)[0]
+    x, y = data(20, 2)
     theta = thresholds(entry, positive)
-    model = Model(entry.module(**theta))
+    model = Line(entry.module(**theta))
     learned = isinstance(positive, mx.array)
     within = [f"loss.{name}" for name in entry.threshold_names if learned]
     assert sorted(names(model.parameters())) == sorted(["line.bias", "line.weight", *within])
@@ -136,7 +131,7 @@ def test_gradients_of_a_model_that_holds_it(entry: Entry, positive: object) -> N
 
 @pytest.mark.parametrize("entry", WITH_THRESHOLD)
 def test_weights_are_saved_and_loaded(entry: Entry, tmp_path: Any) -> None:
-    first, second = (Model(entry.module(*fitted(entry, mx.array(v)))) for v in (0.3, 0.8))
+    first, second = (Line(entry.module(*fitted(entry, mx.array(v)))) for v in (0.3, 0.8))
     first.save_weights(str(tmp_path / "model.safetensors"))
     second.load_weights(str(tmp_path / "model.safetensors"))
     assert repr(second.loss) == repr(first.loss)
@@ -164,24 +159,15 @@ def test_a_frozen_array_can_change_between_compiled_calls(entry: Entry) -> None:
 
 def test_a_training_step() -> None:
     """As users write it: the threshold moves with the model, and stays when frozen."""
-    x, y = data(50, 3)[0], data(50, 2)[0]
-    model = Model(sl.PseudoHuberLoss(delta=mx.array([1.0, 2.0])))
-    optimizer = optim.SGD(0.1)
-    state = [model.state, optimizer.state]
-
-    def step() -> mx.array:
-        value, grads = nn.value_and_grad(model, model)(x, y)
-        optimizer.update(model, grads)
-        return value
-
-    compiled = mx.compile(step, inputs=state, outputs=state)
-    first = compiled()
+    x, y = data(50, 2)
+    model, optimizer = Line(sl.PseudoHuberLoss(delta=mx.array([1.0, 2.0]))), optim.SGD(0.1)
+    (first,) = train(model, optimizer, 1, x, y)
     assert (model.loss.delta < mx.array([1.0, 2.0])).all()  # the loss falls with delta
     model.loss.freeze()
     held = model.loss.delta
-    later = [mx.compile(step, inputs=state, outputs=state)() for _ in range(5)][-1]
+    *_, last = train(model, optimizer, 5, x, y)
     assert mx.array_equal(model.loss.delta, held)
-    assert later < first
+    assert last < first
 
 
 def test_users_may_derive_from_it() -> None:
