@@ -84,7 +84,8 @@ def row(entry: Entry) -> tuple[str, ...]:
     claims = entry.loss.claims
     rho, bound = (formula(entry, text) for text in (claims.formula, claims.bound))
     convex, redescends = map(whether, (claims.convex, claims.redescending))
-    return code(entry.name), rho, bound, convex, smooth(entry), redescends, claims.use
+    names = f"{code(entry.name)}<br>{code(entry.module.__name__)}"
+    return names, rho, bound, convex, smooth(entry), redescends, claims.use
 
 
 def table() -> str:
