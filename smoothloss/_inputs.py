@@ -46,7 +46,7 @@ def as_array(function: str, name: str, value: object, *, boolean: bool = False) 
             if boolean
             else PART
             if value.dtype == mx.complex64
-            else "Convert it with .astype(mx.float32)."
+            else "Convert it with .astype(mx.float32); a mask belongs into where=..."
         )
         raise TypeError(f"{function}: `{name}` has dtype {value.dtype}; expected {wanted}. {cure}")
     return value
@@ -72,7 +72,8 @@ def data(
     if a.shape != b.shape:
         raise ValueError(
             f"{function}: `{names[0]}` has shape {a.shape} and `{names[1]}` {b.shape}; they must "
-            f"have the same shape. Losses never broadcast them: reshape one side."
+            f"have the same shape. Losses never broadcast them: reshape one side, or widen it with "
+            f"mx.broadcast_to."
         )
     dtype = mx.result_type(a, b)
     return a, b, dtype if mx.issubdtype(dtype, mx.floating) else mx.float32

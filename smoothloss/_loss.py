@@ -56,9 +56,11 @@ class Threshold:
     def checked(self, function: str, value: object, dtype: mx.Dtype) -> float:
         """``value`` as a float, or an error if it is no number of the interval in ``dtype``."""
         if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+            named = f"Pass the reduction by keyword, as in reduction={value!r}."
             raise TypeError(
                 f"{function}: `{self.name}` is of type {type(value).__name__}; expected a real "
-                f"number or an mx.array. Pass several values as mx.array([...])."
+                f"number or an array. "
+                f"{named if isinstance(value, str) else 'Pass several values as mx.array([...]).'}"
             )
         number = as_float(value)
         if not self.low <= number <= self.high or (self.above and number == self.low):

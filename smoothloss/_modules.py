@@ -93,8 +93,8 @@ def _check(module: str, spec: Threshold, value: object) -> None:
         _inputs.floating(module, spec.name, value)
     elif isinstance(value, np.ndarray):
         _inputs.as_array(module, spec.name, value)
-    elif isinstance(value, Real) and not isinstance(value, bool | np.bool_):
-        spec.checked(module, value, mx.float64)
+    elif isinstance(value, Real | str) and not isinstance(value, bool | np.bool_):
+        spec.checked(module, value, mx.float64)  # of a text, that it may be the reduction
     else:
         raise TypeError(
             f"{module}: `{spec.name}` is of type {type(value).__name__}; expected a number or "
