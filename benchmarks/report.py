@@ -1,4 +1,4 @@
-"""What is shown: lines of a table, a picture, the ratios for the README."""
+"""What is shown: lines of a table, a picture, the ratios for the docs."""
 
 from __future__ import annotations
 

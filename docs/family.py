@@ -1,12 +1,14 @@
-"""The losses at a glance, for the README: ``python docs/family.py`` draws them and prints a table.
+"""The losses at a glance: ``python docs/family.py`` draws them and prints two tables.
 
-Both are made from the records of the catalogue, so a new loss is in them by itself.
+All are made from the records of the catalogue, so a new loss is in them by itself.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+import inspect
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import numpy as np
 import smoothloss
 from smoothloss._catalog import Entry, catalog
 
-HEADINGS = "loss|`rho(r)`|largest gradient|convex?|smooth?|redescends?|use it when ..."
+HEADINGS = "loss|`rho(r)`|largest gradient|convex?|smooth?|redescends?"
 
 # What is drawn where the defaults would show little.
 SHOWN = {"quantile": 0.75, "epsilon": 0.5}
@@ -84,15 +86,41 @@ def row(entry: Entry) -> tuple[str, ...]:
     claims = entry.loss.claims
     rho, bound = (formula(entry, text) for text in (claims.formula, claims.bound))
     convex, redescends = map(whether, (claims.convex, claims.redescending))
-    names = f"{code(entry.name)}<br>{code(entry.module.__name__)}"
-    return names, rho, bound, convex, smooth(entry), redescends, claims.use
+    return code(entry.name), rho, bound, convex, smooth(entry), redescends
+
+
+def call(name: str, signature: inspect.Signature) -> str:
+    """A call with the names and defaults of the arguments that need no keyword."""
+    words = [
+        p.name if p.default is p.empty else f"{p.name}={json.dumps(p.default)}"
+        for p in signature.parameters.values()
+        if p.kind is not p.KEYWORD_ONLY
+    ]
+    return code(f"{name}({', '.join(words)})")
+
+
+def calls_row(entry: Entry) -> tuple[str, ...]:
+    """How a loss is called and made, and what for."""
+    module = entry.module
+    made = call(module.__name__, inspect.signature(module))
+    return f"{call(entry.name, entry.signature)}<br>{made}", entry.loss.claims.use
+
+
+def markdown(headings: str, rows: Iterable[Sequence[str]]) -> str:
+    """A table."""
+    head = headings.split("|")
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def table() -> str:
-    """The losses as a Markdown table."""
-    head = HEADINGS.split("|")
-    lines = [head, ["---"] * len(head), *map(row, catalog())]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    """What the losses are, for ``docs/losses.md``."""
+    return markdown(HEADINGS, map(row, catalog()))
+
+
+def calls() -> str:
+    """How to use them, for the README."""
+    return markdown("function and class|use it when ...", map(calls_row, catalog()))
 
 
 def thresholds(entry: Entry) -> dict[str, float]:
@@ -146,4 +174,4 @@ def picture(file: Path) -> None:
 
 if __name__ == "__main__":
     picture(Path(__file__).with_suffix(".png"))
-    print(table(), end="")
+    print(calls(), table(), sep="\n", end="")

@@ -1,4 +1,4 @@
-"""The benchmark runs over the catalogue, and the README quotes what it wrote."""
+"""The benchmark runs over the catalogue, and the docs quote what it wrote."""
 
 import json
 import subprocess
@@ -18,10 +18,10 @@ def rows(name: str) -> list[dict[str, object]]:
     return json.loads((BENCHMARKS / f"{name}.json").read_text())["rows"]
 
 
-def test_the_readme_and_the_log_quote_the_results() -> None:
-    readme = (ROOT / "README.md").read_text()
-    assert REPORT.markdown(rows("results")) in readme
-    assert REPORT.costs(rows("results")) in readme
+def test_the_docs_and_the_log_quote_the_results() -> None:
+    speed = (ROOT / "docs" / "speed.md").read_text()
+    assert REPORT.markdown(rows("results")) in speed
+    assert REPORT.costs(rows("results")) in speed
     log = (BENCHMARKS / "LOG.md").read_text()
     for library in ("torch", "optax"):
         assert REPORT.markdown(rows("peers-1-core"), library) in log

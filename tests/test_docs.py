@@ -1,5 +1,6 @@
-"""What ``docs`` makes: the table and the picture of the losses, and the fit of log Z."""
+"""What ``docs`` makes: the tables and the picture of the losses, and the fit of log Z."""
 
+import re
 from pathlib import Path
 
 import mlx.core as mx
@@ -12,14 +13,21 @@ from smoothloss.losses._partition import POLES, log_z, log_z_alpha
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_readme_quotes_the_table() -> None:
-    assert script("docs/family.py").table() in (ROOT / "README.md").read_text()
-
-
-def test_the_table_has_a_row_per_loss() -> None:
-    _, _, *rows = script("docs/family.py").table().splitlines()
-    assert [row.split("`")[1] for row in rows] == [entry.name for entry in catalog()]
+@pytest.mark.parametrize(("page", "kind"), [("README.md", "calls"), ("docs/losses.md", "table")])
+def test_the_page_quotes_the_table(page: str, kind: str) -> None:
+    table = getattr(script("docs/family.py"), kind)()
+    assert table in (ROOT / page).read_text()
+    _, _, *rows = table.splitlines()
+    assert [row.split("`")[1].split("(")[0] for row in rows] == [e.name for e in catalog()]
     assert len({row.replace(r"\|", "").count("|") for row in rows}) == 1
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")), ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for path in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
+        assert (page.parent / path).exists(), path
+    for name in re.findall(r"`(test_\w+\.py)`", page.read_text()):
+        assert any((ROOT / "tests").rglob(name)), name
 
 
 def test_the_picture_is_drawn(tmp_path: Path) -> None:
