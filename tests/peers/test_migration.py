@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
 from collections.abc import Callable
@@ -182,6 +183,19 @@ def test_the_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for _, old, new, _ in rows(SCRIPT):
         assert old in before and new in after
         assert not (old and old in after) and not (new and new in before)
+
+
+@pytest.mark.parametrize("module", ["L1Loss", "MSELoss", "SmoothL1Loss"])
+def test_old_arguments_mean_what_they_mean_in_pytorch(module: str) -> None:
+    given = (None, True, False)
+    for size_average, reduce, how in itertools.product(given, given, ("none", "mean", "sum")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            theirs, ours = (
+                getattr(home, module)(size_average=size_average, reduce=reduce, reduction=how)
+                for home in (torch.nn, sl)
+            )
+        assert ours.reduction == theirs.reduction
 
 
 def test_the_page_is_whole() -> None:
