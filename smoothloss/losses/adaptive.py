@@ -86,7 +86,8 @@ def adaptive_loss(
 
     The last two terms hold alpha and scale where they fit the data, so model, alpha and scale can
     be learned in one step: give both as arrays, of one number or one for each output dimension,
-    and keep them in their range, as with ``2 * mx.sigmoid(a)`` and ``mx.exp(s)``.
+    and keep them in their range, as with ``2 * mx.sigmoid(a)`` and ``mx.exp(s)``, which is what
+    :class:`Learned` does in the class.
 
     Parameters
     ----------
