@@ -40,6 +40,7 @@ def test_table() -> None:
     rest = "\n".join(lines[5:])
     assert "Converged" in rest
     assert "NOT CONVERGED" not in rest
+    assert all(text in rest for text in report.THRESHOLDS.values())
     assert "Venables" in rest
     assert "Rousseeuw" in rest
     assert max(map(len, lines)) <= 100
@@ -50,6 +51,7 @@ def test_table_of_own_data_cites_nothing() -> None:
     assert "published" not in text.lower()
     assert "Rousseeuw" not in text
     assert report.L1_NOTE not in text
+    assert not any(name in text for name in report.THRESHOLDS)
 
 
 def test_table_says_what_did_not_converge() -> None:

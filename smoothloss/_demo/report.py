@@ -19,6 +19,10 @@ SOURCES = """\
 Published: W. N. Venables, B. D. Ripley, Modern Applied Statistics with S, 4th ed., 2002,
 section 6.5. Their Huber fit stopped early; iterated to the end, it is 2.0396, -102.530, 9.0093.
 Data: P. J. Rousseeuw, A. M. Leroy, Robust Regression and Outlier Detection, 1987, chapter 2."""
+THRESHOLDS = {
+    "smooth_l1": "smooth_l1 has beta = 1, in units of y.",
+    "huber": "huber has delta = 1.345 times the scale, the median |residual| over 0.6745.",
+}
 L1_NOTE = "l1 has no single answer here: slopes from 1.1571 to 1.6222 reach the same least loss."
 
 STYLES = {
@@ -43,6 +47,7 @@ def table(fits: Sequence[Fit], *, shipped: bool) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(_padded(row, widths)).rstrip() for row in rows]
     lines += ["", *_verdicts(fits)]
+    lines += [THRESHOLDS[f.loss] for f in fits if f.loss in THRESHOLDS]
     if shipped:
         lines += [L1_NOTE] * any(f.loss == "l1" for f in fits) + [SOURCES]
     return "\n".join(lines)
