@@ -52,3 +52,13 @@ def test_sign_and_clip_keep_nan() -> None:
         assert np.isnan(as_numpy(f)[-1])
     inside = elementary.inside(floats(0.5, 1, -1, NAN), mx.array(1.0), 7.0)
     np.testing.assert_array_equal(as_numpy(inside), [7, 0, 0, NAN])
+
+
+@pytest.mark.parametrize("count", range(10))
+def test_polynomial(count: int) -> None:
+    t = np.linspace(-2, 2, 41)
+    coefficients = np.random.default_rng(0).normal(size=(count, 41))
+    want = sum((c * t**k for k, c in enumerate(coefficients)), np.zeros(41))
+    at = mx.array(t, mx.float64)
+    got = elementary.polynomial([mx.array(c, mx.float64) for c in coefficients], at) + 0 * at
+    np.testing.assert_allclose(as_numpy(got), want, rtol=1e-12, atol=1e-12)

@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
+from ._elementary import polynomial
+
 FREE = (-0.11879686826054142, 0.2794273491652209, 0.06433073521021923, 0.004714975056995911)
 TIMES_L = (-0.6208985752650209, -0.29447587360718874, -0.038192722006681445)
 TIMES_L2 = (0.029146707914623204, 0.02868801577211417)
@@ -38,21 +40,19 @@ class _Parts(NamedTuple):
     cross: mx.array  # of by_l in b, at constant log b
 
 
-def _horner(coefficients: tuple[float, ...], t: mx.array, order: int) -> mx.array:
-    """The polynomial, or its derivative of the order."""
+def _derivative(coefficients: tuple[float, ...], order: int) -> tuple[float, ...]:
+    """The coefficients of that derivative of a polynomial."""
     for _ in range(order):
         coefficients = tuple(k * c for k, c in enumerate(coefficients))[1:]
-    out = mx.zeros_like(t)
-    for c in reversed(coefficients):
-        out = out * t + c
-    return out
+    return coefficients
 
 
 def _parts(alpha: mx.array) -> _Parts:
     b = mx.maximum(mx.finfo(alpha.dtype).eps, 2 - alpha)
     log_half_b, t = mx.log(0.5 * b), b - 1
     free, once, twice = (
-        [_horner(c, t, order) for order in range(3)] for c in (FREE, TIMES_L, TIMES_L2)
+        [polynomial(_derivative(c, order), t) for order in range(3)]
+        for c in (FREE, TIMES_L, TIMES_L2)
     )
     poles = [
         sum((r * n / (alpha + p) ** (k + 1) for r, p in zip(RESIDUES, POLES, strict=True)), 0 * b)
@@ -81,7 +81,7 @@ def log_z_alpha(alpha: mx.array) -> mx.array:
 def log_z_alpha_alpha(alpha: mx.array) -> mx.array:
     """Its second derivative."""
     of = _parts(alpha)
-    twice = 2 * _horner(TIMES_L2, of.b - 1, 0)
+    twice = 2 * polynomial(TIMES_L2, of.b - 1)
     return (
         -0.25 / of.b
         + 2 * of.s

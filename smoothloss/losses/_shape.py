@@ -34,7 +34,7 @@ import math
 
 import mlx.core as mx
 
-from ._elementary import clip, hypotenuse, scalar
+from ._elementary import clip, hypotenuse, polynomial, scalar
 
 
 def bounded(alpha: mx.array) -> mx.array:
@@ -55,12 +55,9 @@ def moments(t: mx.array) -> tuple[mx.array, mx.array, mx.array]:
     return tuple(mx.where(near, _series(x, n), m) for n, m in enumerate((m0, m1, m2)))  # type: ignore[return-value]
 
 
-def _series(t: mx.array, n: int) -> mx.array:
-    """M_n near 0, by Horner's rule."""
-    out = mx.zeros_like(t)
-    for k in range(8, -1, -1):
-        out = out * t + 1 / (math.factorial(k) * (k + n + 1))
-    return out
+def _series(t: mx.array, n: int) -> mx.array | float:
+    """M_n near 0."""
+    return polynomial([1 / (math.factorial(k) * (k + n + 1)) for k in range(9)], t)
 
 
 class Integrals:
@@ -107,11 +104,17 @@ class Integrals:
         return mx.where(self.b < 1, near, -2 * self.sign / self.b * rest)
 
     def _integral(self, n: int) -> mx.array:
-        total = mx.zeros_like(self.length)
-        for j in range(5):
-            for k in range(5 - j):
-                scale = math.factorial(j + 2) * math.factorial(k) * (j + k + n + 3)
-                total = total + (-self.length) ** j * self.t**k / scale
+        by_length = [
+            polynomial(
+                [
+                    1 / (math.factorial(j + 2) * math.factorial(k) * (j + k + n + 3))
+                    for k in range(5 - j)
+                ],
+                self.t,
+            )
+            for j in range(5)
+        ]
+        total = polynomial(by_length, -self.length)
         series = self.length ** (3 + n) * mx.where(self.small, total, 0)
         return mx.where(self.small, series, self._closed(n))
 
