@@ -35,7 +35,7 @@ def _sections(text: str) -> dict[str, str]:
     return {"": head} | dict(zip(rest[::2], rest[1::2], strict=True))
 
 
-def _entries(text: str, names: list[str]) -> list[str]:
+def _entries(text: str, names: set[str]) -> list[str]:
     """The entries of a section of parameters, those of ``names`` only."""
     entries = re.findall(r"^\S.*(?:\n .*)*", text, flags=re.MULTILINE)
     return [entry for entry in entries if entry.split(" : ")[0] in names]
@@ -48,11 +48,10 @@ def of_module(module: type, function: Callable[..., Any]) -> str | None:
     own, shared = _sections(module.__doc__), _sections(function.__doc__)
     first = next(iter(inspect.signature(function).parameters))
     shared = {k: re.sub(rf"\b{first}\b", "predictions", v) for k, v in shared.items()}
-    names = list(inspect.signature(module).parameters)
+    names = set(inspect.signature(module).parameters)
     thresholds = [
         entry.replace("float or mx.array", "float, mx.array or Learned", 1)
-        for entry in _entries(shared["Parameters"], names)
-        if not entry.startswith("reduction")
+        for entry in _entries(shared["Parameters"], names - {"reduction"})
     ]
     parameters = [*thresholds, REDUCTION, *[LEGACY][: "reduce" in names]]
     parts = {

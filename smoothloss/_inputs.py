@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import mlx.core as mx
 import numpy as np
 
-from ._loss import Threshold, as_float
+from ._loss import Threshold, as_float, is_number
 
 Reduction: TypeAlias = Literal["none", "mean", "sum"]
 Array: TypeAlias = "mx.array | np.ndarray[Any, np.dtype[Any]]"
@@ -123,7 +123,7 @@ def weighting(
     """The weights as an array, or None."""
     if value is None:
         return None
-    if isinstance(value, Real) and not isinstance(value, bool | np.bool_):
+    if is_number(value):
         number, limits = as_float(value), mx.finfo(dtype)
         if number != 0 and not float(limits.smallest_normal) <= abs(number) <= float(limits.max):
             raise ValueError(

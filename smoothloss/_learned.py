@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 
 import mlx.core as mx
-import numpy as np
 from mlx.nn.layers.base import Module
 
 from . import _inputs
 from ._custom import compute_dtype
 from ._inputs import Parameter
+from ._loss import is_number
 
 FAR = 80.0  # where e^t and e^-t are still normal in float32, with room for a factor
 NEAR_ONE = 16.0  # where 1 / (1 + e^-t) is just below 1 in float32
@@ -84,7 +83,7 @@ class Learned(Module):
     def __init__(self, initial: Parameter, low: float = 0.0, high: float = math.inf) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         for name, bound in (("low", low), ("high", high)):
-            if isinstance(bound, bool | np.bool_) or not isinstance(bound, Real):
+            if not is_number(bound):
                 raise TypeError(
                     f"Learned: `{name}` is of type {type(bound).__name__}; expected a number. "
                     f"Pass one range for all elements."
@@ -113,7 +112,7 @@ class Learned(Module):
 
     def _inverse(self, initial: object) -> mx.array:
         """Return the raw parameter whose value is ``initial``."""
-        if isinstance(initial, Real) and not isinstance(initial, bool | np.bool_):
+        if is_number(initial):
             initial = mx.array(float(initial), mx.float32)
         v = _inputs.floating("Learned", "initial", initial)
         v = v.astype(compute_dtype(v, v))

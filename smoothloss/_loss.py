@@ -7,12 +7,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
+from typing import TypeGuard
 
 import mlx.core as mx
 import numpy as np
 
 Formula = Callable[..., mx.array]
 """``formula(r, *thresholds)``: elementwise, in the dtype of ``r``."""
+
+
+def is_number(value: object) -> TypeGuard[Real]:
+    """Whether ``value`` is a real number, as True and False are not meant to be."""
+    return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
 
 
 def as_float(value: Real) -> float:
@@ -55,7 +61,7 @@ class Threshold:
 
     def checked(self, function: str, value: object, dtype: mx.Dtype) -> float:
         """``value`` as a float, or an error if it is no number of the interval in ``dtype``."""
-        if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        if not is_number(value):
             named = f"Pass the reduction by keyword, as in reduction={value!r}."
             raise TypeError(
                 f"{function}: `{self.name}` is of type {type(value).__name__}; expected a real "

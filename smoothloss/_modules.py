@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from numbers import Real
 from typing import Any, ClassVar, TypeAlias
 
 import mlx.core as mx
@@ -16,7 +15,7 @@ from ._docstrings import of_module
 from ._evaluate import evaluate
 from ._inputs import Array, Axis, Parameter, Reduction
 from ._learned import Learned
-from ._loss import Loss, Threshold
+from ._loss import Loss, Threshold, is_number
 
 Learnable: TypeAlias = "Parameter | Learned"
 """A threshold of a module. Numbers and NumPy arrays are fixed, the rest is trained."""
@@ -93,7 +92,7 @@ def _check(module: str, spec: Threshold, value: object) -> None:
         _inputs.floating(module, spec.name, value)
     elif isinstance(value, np.ndarray):
         _inputs.as_array(module, spec.name, value)
-    elif isinstance(value, Real | str) and not isinstance(value, bool | np.bool_):
+    elif is_number(value) or isinstance(value, str):
         spec.checked(module, value, mx.float64)  # of a text, that it may be the reduction
     else:
         raise TypeError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
@@ -48,6 +49,16 @@ NUMBERS = (
     15.5,
     np.inf,
 )
+
+
+# Of a docstring, in order.
+SECTIONS = ["Parameters", "Returns", "Raises", "Notes", "References", "Examples"]
+
+
+def broken_links(folder: Path, text: str) -> list[str]:
+    """The relative links of a Markdown text that lead nowhere from its folder."""
+    links = re.findall(r"\]\((?!http)([^)#]+)", text)
+    return [link for link in links if not (folder / link).exists()]
 
 
 def script(path: str) -> ModuleType:
@@ -131,7 +142,7 @@ class Line(nn.Module):
         return self.loss(self.line(x), y)
 
 
-def train(model: Line, optimizer: optim.Optimizer, steps: int, *data: mx.array) -> list[float]:
+def train(model: nn.Module, optimizer: optim.Optimizer, steps: int, *data: mx.array) -> list[float]:
     """Train in compiled steps, and return the losses."""
     state = [model.state, optimizer.state]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
-from cases import entry as entry, floats  # entry: a fixture
+from cases import SECTIONS, entry as entry, floats  # entry: a fixture
 
 import smoothloss
 from smoothloss._catalog import Entry, catalog
@@ -57,9 +57,6 @@ def test_values_that_the_tests_of_mlx_expect() -> None:
     assert smoothloss.smooth_l1_loss(x, y, 1.0, reduction="mean").item() == 0.1875
     x = mx.ones((2, 4))
     assert smoothloss.huber_loss(x, mx.zeros((2, 4)), reduction="mean").item() == 0.5
-
-
-SECTIONS = ("Parameters", "Returns", "Raises", "Notes", "References", "Examples")
 
 
 def test_docstrings_are_complete(entry: Entry) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from cases import broken_links
 from oracle import as_numpy
 
 import smoothloss as sl
@@ -40,8 +41,7 @@ def test_the_example_of_learned_robustness_gives_what_it_says() -> None:
 
 
 def test_files_and_losses_that_are_named_exist() -> None:
-    for path in re.findall(r"\]\((?!http)([^)]+)\)", TEXT):
-        assert (README.parent / path).exists() or not (README.parent / "Makefile").exists(), path
+    assert broken_links(README.parent, TEXT) == [] or not (README.parent / "Makefile").exists()
     for name in set(re.findall(r"`(test_\w+\.py)`", TEXT)):
         assert any(Path(__file__).parent.rglob(name)), name
     for name in set(re.findall(r"(?<![\w.])([a-z0-9_]+_loss)\b(?=[(`])", TEXT)):
