@@ -16,8 +16,8 @@ import mlx.nn as nn
 from measure import interleaved
 
 import smoothloss as sl
-from smoothloss import _custom
-from smoothloss._reduce import sum_over
+from smoothloss._engine import term
+from smoothloss._engine.sums import sum_over
 
 BUDGET = 2.0
 Primitive = Callable[[mx.array], mx.array]
@@ -108,7 +108,7 @@ def conversions(dtype: mx.Dtype) -> None:
     floor = mx.compile(lambda x, y: (x.astype(mx.float32) - y.astype(mx.float32)).astype(dtype))
     ours = mx.compile(mx.value_and_grad(sl.smooth_l1_loss))
     again = mx.compile(mx.value_and_grad(sl.smooth_l1_loss))
-    with mock.patch.object(_custom, "on_cpu", return_value=False):
+    with mock.patch.object(term, "on_cpu", return_value=False):
         mx.eval(again(x, y))  # traced as for a GPU, which converts in both passes
     ask(
         f"1 M {dtype}: two conversions in, one out",

@@ -14,6 +14,8 @@ import mlx.nn as nn
 import numpy as np
 from workloads import Data, Workload
 
+from smoothloss import losses
+
 Step = Callable[[], Any]
 """Computes and returns the value, or the value and the gradient in x, evaluated."""
 
@@ -67,7 +69,8 @@ def _mlx_step(workload: Workload, data: Data, loss: Callable[..., mx.array]) -> 
 def smoothloss(workload: Workload, data: Data) -> MLXStep:
     def loss(x: mx.array, y: mx.array, *threshold: Any, **keywords: mx.array) -> mx.array:
         named = dict(zip((str(workload.threshold_name),), threshold, strict=False))
-        return workload.entry.function(x, y, reduction=workload.reduction, **named, **keywords)
+        function: Callable[..., mx.array] = getattr(losses, workload.loss)
+        return function(x, y, reduction=workload.reduction, **named, **keywords)
 
     return _mlx_step(workload, data, loss)
 

@@ -91,7 +91,7 @@ def main() -> None:
             print(report.line(rows[-1]), flush=True)
     firsts = []
     if not (given.quick or given.headline) and mx.default_device().type == mx.DeviceType.cpu:
-        for loss in workloads.ENTRIES:
+        for loss in workloads.LOSSES:
             name = workloads.Workload(loss, 1).threshold_name or ""
             # 5 are enough for a library that compiles kernels for each.
             for module, thresholds in (("smoothloss", 100), ("mlx.nn.losses", 5)):

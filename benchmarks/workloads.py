@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from smoothloss._catalog import Entry, catalog
+from smoothloss import Loss, losses
 
-ENTRIES = {entry.name: entry for entry in catalog()}
+LOSSES: dict[str, Loss] = {name: getattr(losses, name).loss for name in losses.__all__}
 DTYPES = ("float32", "float16", "bfloat16")
 HEADLINE = (1 << 16, 1 << 20, 1 << 24)
 GRID = (1, 16, 256, 4096, *HEADLINE, 10**8)
@@ -33,14 +33,14 @@ class Workload:
     batched: bool = False
 
     @property
-    def entry(self) -> Entry:
+    def record(self) -> Loss:
         """The loss."""
-        return ENTRIES[self.loss]
+        return LOSSES[self.loss]
 
     @property
     def threshold_name(self) -> str | None:
         """Of the threshold that is varied, which is the one in the units of the residual."""
-        return next((t.name for t in self.entry.loss.thresholds if t.of_residual), None)
+        return next((t.name for t in self.record.thresholds if t.has_residual_units), None)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -97,7 +97,7 @@ def headline(
     sizes: tuple[int, ...] = HEADLINE, dtypes: tuple[str, ...] = DTYPES
 ) -> Iterator[Workload]:
     """Every loss in every dtype."""
-    for loss in ENTRIES:
+    for loss in LOSSES:
         for dtype in dtypes:
             for n in sizes:
                 yield Workload(loss, n, dtype)
@@ -105,7 +105,7 @@ def headline(
 
 def grid(sizes: tuple[int, ...] = GRID) -> Iterator[Workload]:
     """Every size, forward and value-and-grad, compiled and eager."""
-    for loss in ENTRIES:
+    for loss in LOSSES:
         for compiled in (True, False):
             for gradient in (True, False):
                 for n in sizes:
@@ -115,7 +115,7 @@ def grid(sizes: tuple[int, ...] = GRID) -> Iterator[Workload]:
 
 def variants(n: int = 1 << 20) -> Iterator[Workload]:
     """Every argument that a loss takes, one at a time."""
-    for loss in ENTRIES:
+    for loss in LOSSES:
         base = Workload(loss, n)
         yield replace(base, reduction="none")
         yield replace(base, reduction="none", gradient=False)

@@ -1,6 +1,7 @@
 """The losses at a glance: ``python docs/family.py`` draws them and prints two tables.
 
-All are made from the records of the catalogue, so a new loss is in them by itself.
+All are made from the records of the losses and their rows in ``tests/textbook.py``, so a new loss
+is in them by itself.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ from typing import Any
 import numpy as np
 
 import smoothloss
-from smoothloss._catalog import Entry, catalog
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from textbook import row as textbook
 
 HEADINGS = "loss|`rho(r)`|largest gradient|convex?|smooth?|redescends?"
 
@@ -50,10 +54,10 @@ def list_of(texts: Sequence[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def formula(entry: Entry, text: str) -> str:
-    """An expression of a record; the branches of single thresholds are only named, as limits."""
+def formula(loss: smoothloss.Loss, text: str) -> str:
+    """An expression of the textbook; branches of single thresholds are only named, as limits."""
     kept, limits = [], []
-    valid = {t.name: t for t in entry.loss.thresholds}
+    valid = {t.name: t for t in loss.thresholds}
     for parts in branches(ast.parse(text, mode="eval").body):
         match parts[1:]:
             case [ast.Compare(ast.Name(name), [ast.Eq()], [at])] if name in valid:
@@ -68,25 +72,45 @@ def formula(entry: Entry, text: str) -> str:
 
 
 def whether(text: str) -> str:
-    """A claim that may depend on thresholds."""
+    """A trait that may depend on thresholds."""
     return {"True": "yes", "False": "no"}.get(text, f"if {code(text)}")
 
 
-def smooth(entry: Entry) -> str:
+def kinks(loss: smoothloss.Loss) -> list[str]:
+    """The kinks as text, in terms of the thresholds."""
+    found = loss.traits.kinks
+    if not callable(found):
+        return [f"{kink:g}" for kink in found or ()]
+    names = {float(k): name for k, name in enumerate(loss.threshold_names, start=1)}
+    texts = names | {-k: f"-{name}" for k, name in names.items()} | {0.0: "0"}
+    return [texts[kink] for kink in found(*names)]
+
+
+def smooth(loss: smoothloss.Loss) -> str:
     """How often rho can be differentiated, and where it cannot."""
-    claims = entry.loss.claims
-    if not claims.kinks:
+    if not kinks(loss):
         return "yes"
-    how = ("no (kink", "once (psi bends", "twice (psi' bends")[int(claims.smoothness)]
-    return f"{how} at {list_of(claims.kinks)})"
+    how = ("no (kink", "once (psi bends", "twice (psi' bends")[int(loss.traits.smoothness or 0)]
+    return f"{how} at {list_of(kinks(loss))})"
 
 
-def row(entry: Entry) -> tuple[str, ...]:
+def row(loss: smoothloss.Loss) -> tuple[str, ...]:
     """The cells of a loss."""
-    claims = entry.loss.claims
-    rho, bound = (formula(entry, text) for text in (claims.formula, claims.bound))
-    convex, redescends = map(whether, (claims.convex, claims.redescending))
-    return code(entry.name), rho, bound, convex, smooth(entry), redescends
+    of = textbook(loss.name)
+    rho, bound = (formula(loss, text) for text in (of.formula, of.bound))
+    convex, redescends = map(whether, (of.convex, of.redescends))
+    return code(loss.name), rho, bound, convex, smooth(loss), redescends
+
+
+def catalog() -> list[smoothloss.Loss]:
+    """The records of all losses, by name."""
+    return [getattr(smoothloss, name).loss for name in smoothloss.losses.__all__]
+
+
+def class_of(loss: smoothloss.Loss) -> type[smoothloss.LossModule]:
+    """The class of a loss."""
+    classes = [v for v in vars(smoothloss).values() if isinstance(v, type)]
+    return next(c for c in classes if getattr(c, "loss", None) is loss)
 
 
 def call(name: str, signature: inspect.Signature) -> str:
@@ -99,11 +123,11 @@ def call(name: str, signature: inspect.Signature) -> str:
     return code(f"{name}({', '.join(words)})")
 
 
-def calls_row(entry: Entry) -> tuple[str, ...]:
+def calls_row(loss: smoothloss.Loss) -> tuple[str, ...]:
     """How a loss is called and made, and what for."""
-    module = entry.module
+    module = class_of(loss)
     made = call(module.__name__, inspect.signature(module))
-    return f"{call(entry.name, entry.signature)}<br>{made}", entry.loss.claims.use
+    return f"{call(loss.name, inspect.signature(loss))}<br>{made}", textbook(loss.name).use
 
 
 def markdown(headings: str, rows: Iterable[Sequence[str]]) -> str:
@@ -123,23 +147,23 @@ def calls() -> str:
     return markdown("function and class|use it when ...", map(calls_row, catalog()))
 
 
-def thresholds(entry: Entry) -> dict[str, float]:
+def thresholds(loss: smoothloss.Loss) -> dict[str, Any]:
     """The thresholds of a panel, but for alpha where there are several."""
-    names = [n for n in entry.threshold_names if not (n == "alpha" and entry.name in ALPHAS)]
-    return {n: SHOWN.get(n, entry.signature.parameters[n].default) for n in names}
+    names = [t for t in loss.thresholds if not (t.name == "alpha" and loss.name in ALPHAS)]
+    return {t.name: SHOWN.get(t.name, t.default) for t in names}
 
 
-def panel(axes: Any, entry: Entry) -> None:
+def panel(axes: Any, loss: smoothloss.Loss) -> None:
     """Rho and psi of one loss."""
     r = np.linspace(-4, 4, 1601)
-    theta = thresholds(entry)
-    for alpha in ALPHAS.get(entry.name, (None,)):
+    theta = thresholds(loss)
+    for alpha in ALPHAS.get(loss.name, (None,)):
         shape = {} if alpha is None else {"alpha": alpha}
-        norm = smoothloss.RobustNorm(entry.function, **theta, **shape)
+        norm = smoothloss.RobustNorm(loss, **theta, **shape)
         colour = BLUE if alpha is None else COLOURS[alpha]
         axes.plot(r, np.asarray(norm.rho(r)), color=colour, lw=1.8)
         axes.plot(r, np.asarray(norm.psi(r)), color=colour, lw=1.5, ls=DASHED)
-    axes.set_title(entry.name, fontsize=12, fontweight="bold", pad=18)
+    axes.set_title(loss.name, fontsize=12, fontweight="bold", pad=18)
     words = ", ".join(f"{name} = {value:g}" for name, value in theta.items())
     axes.text(0.5, 1.03, words, transform=axes.transAxes, ha="center", fontsize=10, color=GREY)
     axes.set(xlim=(-4, 4), ylim=(-2, 4), xticks=range(-4, 5, 2), yticks=range(-2, 5, 2))
@@ -154,14 +178,14 @@ def picture(file: Path) -> None:
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
 
-    entries = catalog()
-    rows = len(entries) // COLUMNS + 1  # with room for the legend
+    losses = catalog()
+    rows = len(losses) // COLUMNS + 1  # with room for the legend
     figure, grid = plt.subplots(
         rows, COLUMNS, figsize=(12.3, 2.6 * rows), squeeze=False, sharey=True, layout="constrained"
     )
-    for axes, entry in zip(grid.flat, entries, strict=False):
-        panel(axes, entry)
-    spare = grid.flat[len(entries) :]
+    for axes, loss in zip(grid.flat, losses, strict=False):
+        panel(axes, loss)
+    spare = grid.flat[len(losses) :]
     for axes in spare:
         axes.axis("off")
     styles = {"rho(r), the loss": "-", "psi(r), its gradient": DASHED}

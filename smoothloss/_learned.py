@@ -7,10 +7,10 @@ import math
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
-from . import _inputs
-from ._custom import compute_dtype
-from ._inputs import Parameter
-from ._loss import is_number
+from ._engine import inputs
+from ._engine.term import compute_dtype
+from ._threshold import is_number
+from ._types import Parameter
 
 FAR = 80.0  # where e^t and e^-t are still normal in float32, with room for a factor
 NEAR_ONE = 16.0  # where 1 / (1 + e^-t) is just below 1 in float32
@@ -114,7 +114,7 @@ class Learned(Module):
         """Return the raw parameter whose value is ``initial``."""
         if is_number(initial):
             initial = mx.array(float(initial), mx.float32)
-        v = _inputs.floating("Learned", "initial", initial)
+        v = inputs.floating("Learned", "initial", initial)
         v = v.astype(compute_dtype(v, v))
         raw, most = mx.log(v - self.low), FAR
         if self.high < math.inf:

@@ -1,62 +1,123 @@
-"""The losses as modules of ``mlx.nn``, and thresholds that are learned."""
+"""The losses as modules of ``mlx.nn``."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from typing import Any, ClassVar, TypeAlias
+from collections.abc import Sequence
+from typing import Any, ClassVar, TypeAlias, overload
 
 import mlx.core as mx
 import numpy as np
 from mlx.nn.layers.base import Module
 
-from . import _inputs
-from ._docstrings import of_module
-from ._evaluate import evaluate
-from ._inputs import Array, Axis, Parameter, Reduction
+from ._engine import inputs
+from ._engine.arguments import bind, unknown
 from ._learned import Learned
-from ._loss import Loss, Threshold, is_number
+from ._loss import Caller, Loss
+from ._threshold import Threshold, is_number
+from ._types import Array, Axis, Parameter, Reduction
 
-Learnable: TypeAlias = "Parameter | Learned"
+Learnable: TypeAlias = Parameter | Learned
 """A threshold of a module. Numbers and NumPy arrays are fixed, the rest is trained."""
 
 
 class LossModule(Module):
-    """A loss with its settings kept.
+    """The base class of losses as modules: a loss with its thresholds and reduction kept.
 
-    A class derived from it names its thresholds, as the attributes that its ``__init__`` sets; the
-    record of its function does the rest.
+    A class derived from it names a :class:`Loss`, and that is enough: ``__init__`` takes the
+    thresholds and the reduction. Write an ``__init__`` of your own that passes them on if editors
+    should show the arguments.
+
+    Parameters
+    ----------
+    *arguments, **named : float, mx.array or Learned
+        The thresholds of the loss, by position or by name, which become attributes. Each has the
+        default of the loss.
+    reduction : {"none", "mean", "sum"}, default "mean"
+        What a call returns: one loss per element, their mean, or their sum. By position it follows
+        the thresholds.
+
+    Attributes
+    ----------
+    loss : Loss
+        The record of the loss, an attribute of the class.
+    thresholds : dict
+        The present thresholds by name, those that are learned by their value.
+
+    Raises
+    ------
+    TypeError
+        If the class names no loss, or the loss has no such threshold, or a threshold is neither a
+        real number nor an array.
+    ValueError
+        If a threshold or the reduction is not valid.
+
+    Notes
+    -----
+    The arguments are attributes, which may be set at any time and are checked as they are set. A
+    threshold that is a number or a NumPy array is fixed. An ``mx.array`` is a parameter, trained
+    with the model that holds the loss unless frozen. :class:`Learned` is one that stays inside its
+    range. A compiled step reads what is fixed, and the reduction, when it is traced. To change a
+    threshold between its calls, make it a frozen array and pass the module's ``state`` to
+    ``mx.compile``.
+
+    References
+    ----------
+    .. [1] MLX, "Neural Networks", https://ml-explore.github.io/mlx/build/html/python/nn.html
+
+    Examples
+    --------
+    >>> import mlx.core as mx
+    >>> import smoothloss as sl
+    >>> arctan = sl.Loss(
+    ...     "arctan_loss",
+    ...     lambda r, scale: mx.arctan(mx.square(r / scale)),
+    ...     thresholds=[sl.Threshold("scale", default=1.0, open_low=True)],
+    ... )
+    >>> class ArctanLoss(sl.LossModule):
+    ...     loss = arctan
+    >>> loss = ArctanLoss(scale=2.0)
+    >>> loss
+    ArctanLoss(scale=2.0, reduction='mean')
+    >>> loss(mx.array([1.0, -2.0]), mx.zeros(2))
+    array(0.515188, dtype=float32)
     """
 
+    loss: ClassVar[Loss]
     reduction: Reduction
-    _function: ClassVar[Callable[..., mx.array]]
-    _loss: ClassVar[Loss]
 
-    def __init_subclass__(
-        cls, *, function: Callable[..., mx.array] | None = None, loss: Loss | None = None
-    ) -> None:
-        super().__init_subclass__()
-        if function is not None and loss is not None:  # not for those that users derive
-            cls._function, cls._loss = staticmethod(function), loss
-            cls.__doc__ = of_module(cls, function)
-
-    def __init__(self, reduction: Reduction) -> None:
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        name, record = type(self).__name__, getattr(type(self), "loss", None)
+        if not isinstance(record, Loss):
+            raise TypeError(
+                f"{name}: the class names no loss; expected an attribute `loss` that is a Loss. "
+                f"Write `loss = ...` in the body of the class."
+            )
         super().__init__()  # type: ignore[no-untyped-call]
-        self.reduction = reduction
+        *values, self.reduction = bind(name, record.thresholds, arguments, named, "mean")
+        for threshold, value in zip(record.threshold_names, values, strict=True):
+            setattr(self, threshold, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        for spec in self._loss.thresholds:
+        for spec in self.loss.thresholds:
             if spec.name == name:
                 _check(type(self).__name__, spec, value)
         if name == "reduction":
-            _inputs.check_reduction(type(self).__name__, value)
+            inputs.check_reduction(type(self).__name__, value)
         super().__setattr__(name, value)
 
     def __repr__(self) -> str:
-        names = [*(spec.name for spec in self._loss.thresholds), "reduction"]
+        names = [*self.loss.threshold_names, "reduction"]
         words = (f"{name}={getattr(self, name)!r}" for name in names)
         return f"{type(self).__name__}({', '.join(words)})"
 
+    @property
+    def thresholds(self) -> dict[str, Parameter]:
+        """The present thresholds by name, those that are learned by their value."""
+        held = {name: getattr(self, name) for name in self.loss.threshold_names}
+        return {n: v.value if isinstance(v, Learned) else v for n, v in held.items()}
+
+    @overload
     def __call__(
         self,
         predictions: Array,
@@ -65,20 +126,60 @@ class LossModule(Module):
         weights: Parameter | None = None,
         where: Array | None = None,
         axis: Axis = None,
+    ) -> mx.array: ...
+
+    @overload
+    def __call__(
+        self,
+        *,
+        inputs: Array,
+        targets: Array,
+        weights: Parameter | None = None,
+        where: Array | None = None,
+        axis: Axis = None,
+    ) -> mx.array: ...
+
+    def __call__(
+        self,
+        *data: Array,
+        weights: Parameter | None = None,
+        where: Array | None = None,
+        axis: Axis = None,
+        **named: Array,
     ) -> mx.array:
-        """Return the loss, as the function of that name does."""
-        held = {spec.name: getattr(self, spec.name) for spec in self._loss.thresholds}
-        theta = {n: v.value if isinstance(v, Learned) else v for n, v in held.items()}
-        return evaluate(
-            type(self).__name__,
-            self._loss,
-            {"predictions": predictions, "targets": targets},
-            theta,
+        """Return the loss of ``(predictions, targets)``; ``inputs`` is another name for the first.
+
+        ``weights``, ``where`` and ``axis`` are those of the function of the loss.
+        """
+        name = type(self).__name__
+        predictions, targets = two_arrays(name, data, named)
+        return self.loss.evaluate(
+            Caller(name),
+            predictions,
+            targets,
+            list(self.thresholds.values()),
             self.reduction,
             weights,
             where,
             axis,
         )
+
+
+def two_arrays(name: str, data: Sequence[Array], named: dict[str, Array]) -> list[Array]:
+    """The predictions and the targets, given by position or by name."""
+    slots = [("predictions", "inputs"), ("targets",)]
+    found = list(data)
+    for keyword in named:
+        if not any(keyword in slot for slot in slots):
+            raise unknown(name, keyword, ("predictions", "targets", "weights", "where", "axis"))
+    for slot in slots[len(found) :]:
+        found += [named.pop(keyword) for keyword in slot if keyword in named]
+    if len(found) != 2 or named:
+        raise TypeError(
+            f"{name}: expected two arrays, predictions and targets, each given once. "
+            f"Call it as loss(predictions, targets)."
+        )
+    return found
 
 
 def _check(module: str, spec: Threshold, value: object) -> None:
@@ -89,9 +190,9 @@ def _check(module: str, spec: Threshold, value: object) -> None:
                 f"a range inside {spec.interval}. Pass Learned(..., low=..., high=...)."
             )
     elif isinstance(value, mx.array):
-        _inputs.floating(module, spec.name, value)
+        inputs.floating(module, spec.name, value)
     elif isinstance(value, np.ndarray):
-        _inputs.as_array(module, spec.name, value)
+        inputs.as_array(module, spec.name, value)
     elif is_number(value) or isinstance(value, str):
         spec.checked(module, value, mx.float64)  # of a text, that it may be the reduction
     else:
@@ -105,7 +206,7 @@ def _check(module: str, spec: Threshold, value: object) -> None:
 def legacy(
     module: str, reduction: Reduction, size_average: bool | None, reduce: bool | None
 ) -> Reduction:
-    """The reduction that PyTorch's two old arguments ask for; if given, they win over it."""
+    """The reduction that PyTorch's two deprecated arguments ask for; they win over it."""
     given = {"size_average": size_average, "reduce": reduce}
     if all(value is None for value in given.values()):
         return reduction
@@ -121,6 +222,6 @@ def legacy(
     warnings.warn(
         f"{module}: size_average and reduce are deprecated; use reduction={meant!r} instead.",
         DeprecationWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
     return meant

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import itertools
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,10 +18,63 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 import pytest
+from textbook import Row, row
 
-from smoothloss._catalog import Entry, catalog
-from smoothloss._loss import Threshold
-from smoothloss._modules import LossModule
+import smoothloss as sl
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One public loss: its function, its record, its class and its row of the textbook."""
+
+    name: str
+
+    @cached_property
+    def function(self) -> Callable[..., mx.array]:
+        return getattr(sl, self.name)
+
+    @cached_property
+    def loss(self) -> sl.Loss:
+        return self.function.loss
+
+    @cached_property
+    def module(self) -> type[sl.LossModule]:
+        classes = (v for v in vars(sl).values() if isinstance(v, type))
+        return next(c for c in classes if getattr(c, "loss", None) is self.loss)
+
+    @cached_property
+    def textbook(self) -> Row:
+        return row(self.name)
+
+    @property
+    def signature(self) -> inspect.Signature:
+        return inspect.signature(self.function)
+
+    @property
+    def data_names(self) -> tuple[str, str]:
+        first, second, *_ = self.signature.parameters
+        return first, second
+
+    @property
+    def threshold_names(self) -> tuple[str, ...]:
+        return self.loss.threshold_names
+
+    def trait(self, name: str, *theta: Any) -> Any:
+        """A trait for thresholds, which may be arrays where its formula takes arrays."""
+        trait = getattr(self.loss.traits, name)
+        return trait(*theta) if callable(trait) else trait
+
+    def traits(self, name: str, *theta: np.ndarray) -> np.ndarray | float:
+        """A numeric trait for arrays of thresholds, element by element."""
+        with np.errstate(all="ignore"):
+            each = np.vectorize(lambda *v: self.trait(name, *map(float, v)), otypes=[float])
+            return each(*theta) if theta else self.trait(name)
+
+
+def catalog() -> tuple[Entry, ...]:
+    """Every loss, by name."""
+    return tuple(map(Entry, sl.losses.__all__))
+
 
 BY_NAME = {e.name: e for e in catalog()}
 LOSSES = [pytest.param(e, id=e.name) for e in catalog()]
@@ -55,6 +111,18 @@ NUMBERS = (
 SECTIONS = ["Parameters", "Returns", "Raises", "Notes", "References", "Examples"]
 
 
+def docstring_entries(thing: object) -> dict[str, str]:
+    """The arguments that a NumPy docstring describes, each with its text, the type included."""
+    text = inspect.getdoc(thing) or ""
+    start = text.index("Parameters\n---")
+    part = re.split(r"^(?:Returns|Examples)\n---", text[start:], maxsplit=1, flags=re.MULTILINE)[0]
+    found = {}
+    for entry in re.findall(r"^\S.* : .*(?:\n .*)*", part, re.MULTILINE):
+        names, text = entry.split(" : ", 1)
+        found |= dict.fromkeys(names.split(", "), text)
+    return found
+
+
 def broken_links(folder: Path, text: str) -> list[str]:
     """The relative links of a Markdown text that lead nowhere from its folder."""
     links = re.findall(r"\]\((?!http)([^)#]+)", text)
@@ -70,19 +138,17 @@ def script(path: str) -> ModuleType:
     return module
 
 
-@pytest.fixture(params=LOSSES)
-def entry(request: pytest.FixtureRequest) -> Entry:
-    return request.param
-
-
-def numbers(spec: Threshold) -> list[float]:
+def numbers(spec: sl.Threshold) -> list[float]:
     """The special values of a threshold that is a plain number."""
     return [v for v in NUMBERS if spec.low <= v <= spec.high]
 
 
 def fitted(entry: Entry, positive: Any) -> list[Any]:
     """A valid value for each threshold: a positive one, squeezed into (0, 1) for plain numbers."""
-    return [positive if t.of_residual else positive / (1 + positive) for t in entry.loss.thresholds]
+    return [
+        positive if t.has_residual_units else positive / (1 + positive)
+        for t in entry.loss.thresholds
+    ]
 
 
 def thresholds(entry: Entry, positive: Any = 1.0) -> dict[str, Any]:
@@ -133,7 +199,7 @@ def same_bits(a: mx.array, b: mx.array) -> bool:
 class Line(nn.Module):
     """A line through two features for each of two outputs, which holds its loss."""
 
-    def __init__(self, loss: LossModule) -> None:
+    def __init__(self, loss: sl.LossModule) -> None:
         super().__init__()
         self.line = nn.Linear(2, 2)
         self.loss = loss

@@ -1,4 +1,4 @@
-"""Each loss as its record's textbook formula has it, and its derivatives, at 400 digits.
+"""The textbook formula of each loss, and its derivatives, at 400 digits.
 
 An independent second opinion: nothing here knows how the library computes.
 """
@@ -13,9 +13,7 @@ from typing import Any
 import mlx.core as mx
 import mpmath
 import numpy as np
-from cases import BY_NAME
-
-from smoothloss._catalog import Entry
+from cases import BY_NAME, Entry
 
 mpmath.mp.dps = 400
 
@@ -43,7 +41,7 @@ def log_z_series(alpha: float) -> tuple[Any, ...]:
     if alpha == 2:  # the normal distribution; the derivatives are infinite
         return mpmath.log(2 * mpmath.pi) / 2, 0, 0
     with mpmath.workdps(90):
-        general = claim(BY_NAME["general_loss"], BY_NAME["general_loss"].loss.claims.formula)
+        general = expression(BY_NAME["general_loss"], BY_NAME["general_loss"].textbook.formula)
         a, b, h = mpmath.mpf(alpha), mpmath.mpf(2 - alpha), mpmath.mpf(1) / 16
         step = mpmath.mpf(10) ** -20
         z = first = second = mpmath.mpf(0)
@@ -70,7 +68,7 @@ def log_z(alpha: Any) -> Any:
 
 def _general(r: Any, alpha: Any, scale: Any) -> Any:
     entry = BY_NAME["general_loss"]
-    return claim(entry, entry.loss.claims.formula)(r, alpha, scale)
+    return expression(entry, entry.textbook.formula)(r, alpha, scale)
 
 
 WORDS: dict[str, Any] = {
@@ -79,15 +77,15 @@ WORDS: dict[str, Any] = {
 
 
 @functools.cache
-def claim(entry: Entry, text: str) -> Callable[..., Any]:
-    """An expression of an entry's claims as a function of ``(r, *thresholds)``."""
+def expression(entry: Entry, text: str) -> Callable[..., Any]:
+    """An expression of the textbook as a function of ``(r, *thresholds)``."""
     code = f"lambda r, {', '.join(entry.threshold_names)}: {text}"
     return eval(code, WORDS)
 
 
 def expected(entry: Entry, text: str, *row: np.ndarray) -> np.ndarray:
-    """An expression of an entry's claims, element by element."""
-    return np.vectorize(claim(entry, text), otypes=[object])(*row)
+    """An expression of the textbook, element by element."""
+    return np.vectorize(expression(entry, text), otypes=[object])(*row)
 
 
 class _ByElement(ast.NodeTransformer):
@@ -100,9 +98,9 @@ class _ByElement(ast.NodeTransformer):
 
 @functools.cache
 def vectorised(entry: Entry, text: str) -> Callable[..., np.ndarray]:
-    """An expression of an entry's claims as a function of NumPy arrays ``(r, *thresholds)``."""
+    """An expression of the textbook as a function of NumPy arrays ``(r, *thresholds)``."""
     tree = ast.parse(f"lambda r, {', '.join(entry.threshold_names)}: {text}", mode="eval")
-    code = compile(ast.fix_missing_locations(_ByElement().visit(tree)), "claim", "eval")
+    code = compile(ast.fix_missing_locations(_ByElement().visit(tree)), "textbook", "eval")
     names = {name: getattr(np, name) for name in ("sqrt", "log", "exp", "where", "inf")}
     log_z = np.vectorize(lambda a: float(log_z_series(float(a))[0]))
     return eval(code, names | {"max": np.maximum, "log_z": log_z})
@@ -115,12 +113,16 @@ def exact(entry: Entry, order: tuple[int, ...], r: np.ndarray, *theta: np.ndarra
     """
     row = [r, *theta]
     if not order:
-        return expected(entry, entry.loss.claims.formula, *row)
+        return expected(entry, entry.textbook.formula, *row)
     i, *rest = order
     tiny = mpmath.mpf(10) ** -20
     size = abs(row[i])
     if i == 0:
-        unit = [t for t, spec in zip(theta, entry.loss.thresholds, strict=True) if spec.of_residual]
+        unit = [
+            t
+            for t, spec in zip(theta, entry.loss.thresholds, strict=True)
+            if spec.has_residual_units
+        ]
         size = np.where(size == 0, *unit, size) if unit else size
     step = np.where(size == 0, 1, size) * tiny
     above, below = (
@@ -163,7 +165,6 @@ def at_doubles(entry: Entry, order: tuple[int, ...], *row: np.ndarray) -> np.nda
 def off_the_kinks(entry: Entry, r: np.ndarray, *theta: np.ndarray) -> np.ndarray:
     """Where all derivatives to second order exist, with room for their differences."""
     far = np.ones(r.shape, bool)
-    for kink in entry.loss.claims.kinks:
-        at = expected(entry, kink, r, *theta)
+    for at in entry.trait("kinks", *theta):
         far &= abs(r - at) > 1e-12 * (abs(r) + abs(at))
     return far

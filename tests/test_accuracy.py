@@ -10,16 +10,14 @@ import pytest
 from cases import (
     FLOATS,
     WITH_THRESHOLD,
+    Entry,
     call,
-    entry as entry,
     fitted,
     numbers,
     orders,
     partial,
-)  # entry: a fixture
+)
 from oracle import as_numpy, exact, expected, off_the_kinks, residual, to_mp, ulps, vectorised
-
-from smoothloss._catalog import Entry
 
 WIDE = FLOATS[0], FLOATS[3]
 
@@ -33,11 +31,11 @@ def data(
     """
     rng = np.random.default_rng(1)
     specs = entry.loss.thresholds
-    unit = 10 ** (rng.uniform(-spread, spread, n) * any(s.of_residual for s in specs))
+    unit = 10 ** (rng.uniform(-spread, spread, n) * any(s.has_residual_units for s in specs))
     ratio = np.where(rng.random(n) < 0.5, rng.uniform(0, 2, n), 10 ** rng.uniform(-reach, reach, n))
     y = targets * rng.normal(size=n) * unit * rng.choice([0, 1e-3, 1, 10], n)
     x = y + rng.choice([-1, 1], n) * ratio * unit
-    theta = [unit if s.of_residual else rng.choice(numbers(s), n) for s in specs]
+    theta = [unit if s.has_residual_units else rng.choice(numbers(s), n) for s in specs]
     row = tuple(mx.array(v, dtype) for v in (x, y, *theta))
     keep = off_the_kinks(entry, residual(*row[:2]), *(to_mp(as_numpy(t)) for t in row[2:]))
     assert keep.sum() > 0.9 * n
@@ -47,8 +45,8 @@ def data(
 def error(entry: Entry, order: tuple[int, ...], got: mx.array, *row: np.ndarray) -> np.ndarray:
     """In ulp beyond what the record allows for rho and psi."""
     want = exact(entry, order, *row)
-    bound = expected(entry, entry.loss.claims.ulps[len(order)], *row)
-    free = 0 if order else expected(entry, entry.loss.claims.absolute, *row)
+    bound = expected(entry, entry.textbook.ulps[len(order)], *row)
+    free = 0 if order else expected(entry, entry.textbook.absolute, *row)
     far = abs(to_mp(as_numpy(got)) - want) > free
     return np.where(far, ulps(got, want), 0) - bound
 
@@ -80,7 +78,7 @@ def test_any_shape_at_all(entry: Entry, dtype: mx.Dtype) -> None:
     close = rng.choice([0, 2], n) + rng.choice([-1, 1], n) * 10 ** rng.uniform(-7, 0, n)
     shape = np.where(rng.random(n) < 0.7, rng.uniform(-15.9, 15.9, n), close)
     each = [
-        np.ones(n) if s.of_residual else np.clip(shape, s.low, s.high)
+        np.ones(n) if s.has_residual_units else np.clip(shape, s.low, s.high)
         for s in entry.loss.thresholds
     ]
     r = 10 ** np.where(rng.random(n) < 0.6, rng.uniform(-2, 2, n), rng.uniform(-15, 15, n))
@@ -96,7 +94,7 @@ def test_any_shape_at_all(entry: Entry, dtype: mx.Dtype) -> None:
 def grid(entry: Entry, units: tuple[float, ...]) -> list[np.ndarray]:
     """Every combination of thresholds: these for those of the residual's units, else all."""
     specs = entry.loss.thresholds
-    each = np.meshgrid(*(units if s.of_residual else numbers(s) for s in specs))
+    each = np.meshgrid(*(units if s.has_residual_units else numbers(s) for s in specs))
     return [t.ravel() for t in each] if specs else []
 
 
@@ -126,7 +124,7 @@ def test_every_derivative_to_second_order(entry: Entry, dtype: mx.Dtype) -> None
     regular = off_the_kinks(entry, *row)
     for spec, v in zip(entry.loss.thresholds, row[1:], strict=True):
         # Errors grow with a shape, and by one of 2 there is no derivative.
-        if not spec.of_residual:
+        if not spec.has_residual_units:
             regular &= np.array([abs(t) < 8 and t != 2 for t in v])
     x, y, *theta = (v[mx.array(np.flatnonzero(regular))] for v in (x, y, *theta))
     row = [v[regular] for v in row]
@@ -139,10 +137,9 @@ def test_every_derivative_to_second_order(entry: Entry, dtype: mx.Dtype) -> None
             moved = exact(entry, order, *row[:i], v * (1 + mpmath.mpf(10) ** -12), *row[i + 1 :])
             size = size + abs(moved - want) * 1e12
         off = abs(to_mp(as_numpy(partial(entry, order)(x, y, *theta))) - want)
-        by_number = any(i and not entry.loss.thresholds[i - 1].of_residual for i in order)
-        claims = entry.loss.claims
-        bound = claims.by_shape if by_number else 4
-        absolute = claims.by_shape_absolute if by_number else 0
+        by_number = any(i and not entry.loss.thresholds[i - 1].has_residual_units for i in order)
+        bound = entry.textbook.by_shape if by_number else 4
+        absolute = entry.textbook.by_shape_absolute if by_number else 0
         assert (off <= bound * eps * size + least + absolute * np.maximum(1, size)).all(), order
 
 
@@ -150,7 +147,7 @@ def test_autodiff_of_rho_agrees_off_the_kink(entry: Entry) -> None:
     x, y, *theta = data(entry, mx.float64, 1, 1000, 3)
     r = x - y
     theta = [
-        t if s.of_residual else mx.random.uniform(0.1, 0.9, t.shape).astype(t.dtype)
+        t if s.has_residual_units else mx.random.uniform(0.1, 0.9, t.shape).astype(t.dtype)
         for s, t in zip(entry.loss.thresholds, theta, strict=True)
     ]
     for i in range(1 + len(theta)):
@@ -166,8 +163,8 @@ def test_finite_differences_of_the_library_itself(entry: Entry) -> None:
     n = 500
     theta = [rng.uniform(0.3, 0.9, n) for _ in entry.threshold_names]
     r = rng.uniform(-3, 3, n)
-    for kink in entry.loss.claims.kinks:
-        r = np.where(abs(r - expected(entry, kink, r, *theta).astype(float)) < 1e-3, 5, r)
+    for kink in entry.trait("kinks", *theta):
+        r = np.where(abs(r - kink) < 1e-3, 5, r)
     y = rng.normal(size=n)
     row = [mx.array(v, mx.float64) for v in (y + r, y, *theta)]
     for order in orders(entry, 2):
@@ -205,7 +202,9 @@ def half_ulps(got: mx.array, want: np.ndarray, free: np.ndarray | float = 0) -> 
 def halves(entry: Entry) -> list[tuple[float, ...]]:
     """Thresholds for the exhaustive tests: plain numbers are thinned out."""
     specs = entry.loss.thresholds
-    each = (GRID if s.of_residual else numbers(s)[:: max(1, len(numbers(s)) // 4)] for s in specs)
+    each = (
+        GRID if s.has_residual_units else numbers(s)[:: max(1, len(numbers(s)) // 4)] for s in specs
+    )
     return list(itertools.product(*each))
 
 
@@ -225,7 +224,9 @@ def test_all_65536_half_precision_residuals(entry: Entry, dtype: mx.Dtype) -> No
     r = as_numpy(x)
     nan = np.isnan(r)
     for values in halves(entry):
-        units = [v for v, s in zip(values, entry.loss.thresholds, strict=True) if s.of_residual]
+        units = [
+            v for v, s in zip(values, entry.loss.thresholds, strict=True) if s.has_residual_units
+        ]
         # What overflows float32 when divided by the threshold may count as infinite.
         finite = np.flatnonzero(abs(r) <= 1e38 * min([1, *units]))
         exactly = x[mx.array(finite)].astype(mx.float64)
@@ -237,8 +238,8 @@ def test_all_65536_half_precision_residuals(entry: Entry, dtype: mx.Dtype) -> No
             assert (np.isnan(as_numpy(got)) == nan).all()
             # Of float32, by which the half is off in addition to half an ulp.
             row = r[finite], *(float(t.item()) for t in theta)
-            more = vectorised(entry, entry.loss.claims.ulps[order])(*row)
-            free = vectorised(entry, entry.loss.claims.absolute)(*row) * (order == 0)
+            more = vectorised(entry, entry.textbook.ulps[order])(*row)
+            free = vectorised(entry, entry.textbook.absolute)(*row) * (order == 0)
             error = half_ulps(got[mx.array(finite)], want, free)
             room = 0.5 + more * (2**-13 if dtype == mx.float16 else 2**-16)
             assert (error <= room).all(), (values, order)

@@ -94,6 +94,7 @@ def learn(
     }
 
 
+@pytest.mark.full
 def test_it_learns_the_noise_of_each_output() -> None:
     """Normal, Cauchy and in between: sampled noise of known alpha and scale."""
     rng = np.random.default_rng(0)

@@ -5,9 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cases import script
-
-from smoothloss._catalog import catalog
+import pytest
+from cases import catalog, script
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -27,6 +26,7 @@ def test_the_docs_and_the_log_quote_the_results() -> None:
         assert REPORT.markdown(rows("peers-1-core"), library) in log
 
 
+@pytest.mark.full
 def test_it_runs_over_the_catalogue(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, str(BENCHMARKS / "run.py"), "--quick", "--out", str(tmp_path / "quick")],
@@ -37,7 +37,7 @@ def test_it_runs_over_the_catalogue(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     assert (tmp_path / "quick.png").read_bytes().startswith(b"\x89PNG")
     found = json.loads((tmp_path / "quick.json").read_text())["rows"]
-    kernels = {entry.name: entry.loss.claims.kernels for entry in catalog()}
+    kernels = {entry.name: entry.textbook.kernels for entry in catalog()}
     assert {row["loss"] for row in found} == set(kernels)
     for row in found:
         assert all(t > 0 for quartiles in row["seconds"].values() for t in quartiles)

@@ -9,20 +9,20 @@ from cases import (
     BY_NAME,
     FLOATS,
     WITH_THRESHOLD,
+    Entry,
     call,
-    entry as entry,
+    catalog,
     fitted,
     floats,
     numbers,
     orders,
     partial,
     same_bits,
-)  # entry: a fixture
+)
 from hypothesis import given, strategies as st
-from oracle import as_numpy, vectorised
+from oracle import as_numpy
 
-from smoothloss._catalog import Entry, catalog
-from smoothloss._loss import Threshold
+from smoothloss import Threshold
 
 INF, NAN = float("inf"), float("nan")
 SPECIAL = (0.0, -0.0, 1e-45, 1e-38, 1e-4, 0.5, 1.0, 2.0, 1e20, 3e38, INF, NAN)
@@ -35,9 +35,9 @@ def gradient(entry: Entry, x: mx.array, y: mx.array, *theta: mx.array) -> mx.arr
 
 def valid(spec: Threshold) -> list[float]:
     """The special values of a threshold, in its interval."""
-    if not spec.of_residual:
+    if not spec.has_residual_units:
         return numbers(spec)
-    return [v for v in SPECIAL[:-1] if v >= (2e-38 if spec.above else 0)]
+    return [v for v in SPECIAL[:-1] if v >= (2e-38 if spec.open_low else 0)]
 
 
 def grid(entry: Entry, dtype: mx.Dtype = mx.float32) -> tuple[mx.array, ...]:
@@ -53,15 +53,9 @@ def undefined(entry: Entry, x: mx.array, *theta: mx.array) -> mx.array:
     """Where an infinite residual meets an infinite threshold of its units: there NaN may be."""
     out = mx.zeros(x.shape, mx.bool_)
     for spec, t in zip(entry.loss.thresholds, theta, strict=True):
-        if spec.of_residual:
+        if spec.has_residual_units:
             out = out | (mx.isinf(x) & mx.isinf(t))
     return out
-
-
-def claimed(entry: Entry, text: str, r: mx.array, *theta: mx.array) -> np.ndarray:
-    """A claim in float64, with inf and nan as they come."""
-    with np.errstate(all="ignore"):
-        return np.broadcast_to(vectorised(entry, text)(as_numpy(r), *map(as_numpy, theta)), r.shape)
 
 
 def test_gradient_is_0_at_0_and_antisymmetric_in_the_data(entry: Entry) -> None:
@@ -75,15 +69,14 @@ def test_gradient_is_0_at_0_and_antisymmetric_in_the_data(entry: Entry) -> None:
 
 
 def test_value_is_at_least_the_least_and_psi_is_bounded(entry: Entry) -> None:
-    claims = entry.loss.claims
     x, y, *theta = grid(entry)
     value = as_numpy(call(entry, reduction="none")(x, y, *theta))
-    least = claimed(entry, claims.least, x, *theta)
+    least = entry.traits("minimum", *map(as_numpy, theta))
     with np.errstate(invalid="ignore"):
         room = 1e-6 * np.where(least == 0, 0, 1 + abs(least))
     assert ((value + room >= least) | np.isnan(value) | np.isnan(least)).all()
-    bound = claimed(entry, claims.bound, x, *theta)
-    exact = claims.bound in ("1", *entry.threshold_names)
+    bound = entry.traits("bound", *map(as_numpy, theta))
+    exact = entry.textbook.bound in ("1", *entry.threshold_names)
     g = np.abs(as_numpy(gradient(entry, x, y, *theta)))
     assert ((g <= bound * (1 if exact else 1 + 1e-6)) | np.isnan(g) | np.isnan(bound)).all()
 
@@ -97,7 +90,7 @@ def test_nan_only_comes_from_nan_or_inf_over_inf(entry: Entry) -> None:
         assert (got | ~mx.isnan(x)).all()
     finite = mx.isfinite(x)
     for spec, t in zip(entry.loss.thresholds, theta, strict=True):
-        finite = finite & (mx.isfinite(t) if spec.of_residual else True)
+        finite = finite & (mx.isfinite(t) if spec.has_residual_units else True)
     for order in orders(entry, 2):
         got = mx.isnan(partial(entry, order)(x, y, *theta))
         assert not (got & finite).any(), order
@@ -110,7 +103,7 @@ def invalid(spec: Threshold) -> list[float]:
     """What lies beyond the interval, closely and far."""
     below = [spec.low - 1e-40, spec.low - 1.0] if spec.low > -INF else []
     above = [spec.high * (1 + 1e-6), spec.high + 1] if spec.high < INF else []
-    return [NAN, *below, *above, *([spec.low] if spec.above else [])]
+    return [NAN, *below, *above, *([spec.low] if spec.open_low else [])]
 
 
 BAD = [
@@ -147,13 +140,14 @@ def test_threshold_gradients_are_finite_for_finite_data(entry: Entry) -> None:
     value = partial(entry, ())(x, y, *theta)
     fine = (mx.abs(x) < 1e10) & (mx.abs(value) < 1e30)
     for spec, t in zip(entry.loss.thresholds, theta, strict=True):
-        if spec.of_residual:
+        if spec.has_residual_units:
             fine = fine & (t < 1e10) & ((t == 0) | (t >= 1e-4))
     at = mx.array(np.flatnonzero(as_numpy(fine)))
     for k in range(len(theta)):
         assert mx.isfinite(partial(entry, (1 + k,))(x, y, *theta)[at]).all()
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_compiled_is_eager_to_the_bit(entry: Entry, dtype: mx.Dtype) -> None:
     x, y, *theta = grid(entry, dtype)
@@ -176,7 +170,7 @@ def test_any_data_at_all(dtype: mx.Dtype, data: list[tuple[float, ...]], name: s
     wide = mx.float64 if dtype == mx.float64 else mx.float32
     r = x.astype(wide) - y.astype(wide)
     theta = [
-        mx.where(positive > 2e-38, positive, mx.array(0.5, dtype)) if s.above else t
+        mx.where(positive > 2e-38, positive, mx.array(0.5, dtype)) if s.open_low else t
         for s, t in zip(entry.loss.thresholds, fitted(entry, positive), strict=True)
     ]
     t = as_numpy(sum(theta, mx.zeros(r.shape)))
@@ -188,11 +182,11 @@ def test_any_data_at_all(dtype: mx.Dtype, data: list[tuple[float, ...]], name: s
     for got in (value, g):
         assert np.isnan(got[undefined_]).all()
         assert not np.isnan(got[fine]).any()
-    if entry.loss.claims.least == "0":
+    if entry.loss.traits.minimum == 0:
         assert (value[fine] >= 0).all()
     assert ((np.sign(g) == np.sign(as_numpy(r))) | (g == 0))[fine].all()
-    if entry.loss.claims.kinks:
-        bound = claimed(entry, entry.loss.claims.bound, r, *theta)
+    if entry.loss.traits.kinks:
+        bound = entry.traits("bound", *map(as_numpy, theta))
         # A half gradient, or a bound of a half threshold, is rounded once.
         room = 1 - float(mx.finfo(dtype).eps)
         assert (np.abs(g) * room <= bound)[fine].all()

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
-from cases import broken_links, script
+from cases import broken_links, catalog, script
 
-from smoothloss._catalog import catalog
 from smoothloss.losses._partition import POLES, log_z, log_z_alpha
 
 ROOT = Path(__file__).parents[1]

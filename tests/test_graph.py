@@ -7,15 +7,14 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
-from cases import FLOATS, WITH_THRESHOLD, call, entry as entry, script  # entry: a fixture
+from cases import FLOATS, WITH_THRESHOLD, Entry, call, script
 from mlx.utils import tree_flatten
 
-from smoothloss import _reduce
-from smoothloss._catalog import Entry
+from smoothloss._engine import sums
 
 data_nodes = script("benchmarks/graph.py").data_nodes
 
-N = _reduce.BLOCK  # beyond it, the CPU runs the forward kernel once for each block
+N = sums.BLOCK  # beyond it, the CPU runs the forward kernel once for each block
 
 
 def peak(f: object, *row: mx.array) -> int:
@@ -45,6 +44,7 @@ def count(f: object, *row: mx.array) -> collections.Counter[str]:
     return data_nodes([v for _, v in tree_flatten(out)], row[:2])
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("threshold", [None, mx.array(0.5)])
 def test_value_and_grad_of_a_mean_is_two_kernels_and_one_temporary(
@@ -54,8 +54,8 @@ def test_value_and_grad_of_a_mean_is_two_kernels_and_one_temporary(
     row = [x, y] + ([] if threshold is None else [threshold] * len(entry.threshold_names))
     f = compiled(entry)
     found = count(f, *row)
-    if entry.loss.claims.kernels > 2:  # of more operations than MLX fuses
-        assert found["Compiled"] <= entry.loss.claims.kernels + 4
+    if entry.textbook.kernels > 2:  # of more operations than MLX fuses
+        assert found["Compiled"] <= entry.textbook.kernels + 4
         return
     kept = dtype == mx.float16  # the residual, which costs less than to convert float16 again
     half = dtype in (mx.float16, mx.bfloat16)
@@ -66,6 +66,7 @@ def test_value_and_grad_of_a_mean_is_two_kernels_and_one_temporary(
     assert peak(f, *row) <= N * (wide * (1 + kept + outside) + x.dtype.size) + SLACK * wide
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("given", [("weights",), ("where",), ("weights", "where")])
 def test_no_temporary_for_weights_and_masks(
@@ -87,14 +88,14 @@ def test_no_temporary_for_weights_and_masks(
         if reduction == "sum":
             assert count(f, *row)["Compiled"] == 2
         assert peak(f, *row) <= N * 8 + more
-    elif entry.loss.claims.kernels == 2:  # an operation more may be one too many for a kernel
+    elif entry.textbook.kernels == 2:  # an operation more may be one too many for a kernel
         assert peak(f, *row) <= max(peak(plain, x, y), N * 8) + N * 8 * len(given) + more
 
 
 def test_forward_is_one_kernel(entry: Entry) -> None:
     x, y = mx.zeros((N,)), mx.ones((N,))
     f = mx.compile(call(entry, reduction="none"))
-    if entry.loss.claims.kernels == 2:
+    if entry.textbook.kernels == 2:
         assert count(f, x, y)["Compiled"] <= 1
         assert peak(f, x, y) <= N * 4 + SLACK
 
@@ -123,6 +124,7 @@ print(*glob.glob(os.environ["TMPDIR"] + "/**/*_strided_*.so", recursive=True))
 """
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("entry", WITH_THRESHOLD)
 def test_a_new_threshold_compiles_no_new_kernel(entry: Entry, tmp_path: Path) -> None:
     run = subprocess.run(

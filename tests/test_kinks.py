@@ -3,12 +3,11 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from cases import BY_NAME, FLOATS, floats, partial, same_bits
+from cases import BY_NAME, FLOATS, Entry, floats, partial, same_bits
 from hypothesis import given, strategies as st
 from oracle import as_numpy
 
 import smoothloss as sl
-from smoothloss._catalog import Entry
 
 INF, NAN = float("inf"), float("nan")
 KINKED = [pytest.param(BY_NAME[name], id=name) for name in ("smooth_l1_loss", "huber_loss")]

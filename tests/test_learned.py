@@ -10,13 +10,12 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 import pytest
-from cases import WITH_THRESHOLD, Line, same_bits, train
+from cases import WITH_THRESHOLD, Entry, Line, same_bits, train
 from mlx.utils import tree_flatten
 from oracle import as_numpy
 
 import smoothloss as sl
-from smoothloss._catalog import Entry
-from smoothloss._loss import Threshold
+from smoothloss import Threshold
 
 INF = math.inf
 RANGES = [(0.0, INF), (0.0, 2.0), (0.0, 1.0), (-3.0, INF), (5.0, 7.0)]
@@ -84,6 +83,7 @@ def test_however_far_it_walks_it_stays_valid(entry: Entry, dtype: mx.Dtype) -> N
         assert not mx.isnan(loss(x, y)), raw
 
 
+@pytest.mark.full
 def test_an_output_without_noise_does_no_harm() -> None:
     """Its scale shrinks for ever; the other one is found."""
     loss = sl.AdaptiveLoss(2.0, sl.Learned(mx.ones(2)))
@@ -175,6 +175,7 @@ def sample(noise: np.ndarray) -> tuple[mx.array, mx.array]:
     return mx.array(x, mx.float32), mx.array(x @ SLOPES.T + noise, mx.float32)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("learn", [True, False])
 def test_the_scale_of_normal_noise_is_found(learn: bool) -> None:
     """At alpha = 2 it is the standard deviation: from afar, or near as an array without bounds."""
@@ -188,6 +189,7 @@ def test_the_scale_of_normal_noise_is_found(learn: bool) -> None:
     assert (errors < 4 * NORMAL / 100).all()  # standard errors
 
 
+@pytest.mark.full
 def test_shape_and_scale_of_cauchy_noise_are_found() -> None:
     """At alpha = 0 the density is Cauchy's with sqrt(2) times the scale."""
     x, y = sample(2**0.5 * CAUCHY * np.random.default_rng(0).standard_cauchy((20_000, 2)))

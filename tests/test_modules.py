@@ -10,10 +10,10 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 import pytest
-from cases import (  # entry: a fixture
+from cases import (
     WITH_THRESHOLD,
+    Entry,
     Line,
-    entry as entry,
     fitted,
     same_bits,
     thresholds,
@@ -22,7 +22,6 @@ from cases import (  # entry: a fixture
 from mlx.utils import tree_flatten
 
 import smoothloss as sl
-from smoothloss._catalog import Entry
 
 COPIES: dict[str, Callable[[Any], Any]] = {
     "pickle": lambda loss: pickle.loads(pickle.dumps(loss)),
@@ -102,6 +101,7 @@ def test_only_arrays_are_parameters(entry: Entry) -> None:
     assert loss.parameters() == {}
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("positive", [0.7, mx.array(0.7), mx.array([0.7, 2.0])])
 def test_gradients_of_a_model_that_holds_it(entry: Entry, positive: object) -> None:
     """nn.value_and_grad, plain and compiled, gives mx.value_and_grad of the function."""

@@ -6,6 +6,7 @@ test_contract or test_transforms, run on the mutant; the true record passes it.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -13,19 +14,17 @@ import pytest
 from cases import BY_NAME, floats, nested
 from oracle import exact, to_mp, ulps
 
-from smoothloss import _custom, _reduce
-from smoothloss._evaluate import evaluate
-from smoothloss._loss import Loss
-from smoothloss.losses.smooth_l1 import LOSS, psi, psi_beta, psi_prime, rho, rho_beta
+import smoothloss as sl
+from smoothloss import Loss
+from smoothloss._engine import sums, term
+from smoothloss.losses.smooth_l1 import LOSS, psi, psi_beta, rho, rho_beta
 
 R = floats(*np.linspace(-3, 3, 41), 1e-8, 1e-5)
 BETA = mx.full(R.shape, 0.7)
 
 
 def run(loss: Loss) -> Callable[..., mx.array]:
-    return lambda x, beta: evaluate(
-        "mutant", loss, {"x": x, "y": mx.zeros_like(x)}, {"beta": beta}, "none", None, None, None
-    )
+    return lambda x, beta: loss(x, mx.zeros_like(x), beta, "none")
 
 
 def agrees(loss: Loss) -> bool:
@@ -55,8 +54,13 @@ def keeps_the_edges(loss: Loss) -> bool:
     )
 
 
-def with_(**changes: object) -> Loss:
+def with_(**changes: Any) -> Loss:
     return dataclasses.replace(LOSS, **changes)
+
+
+def partial(*by: str, formula: Callable[..., mx.array]) -> Loss:
+    """With another derivative by these names."""
+    return with_(partials={**LOSS.partials, by if len(by) > 1 else by[0]: formula})
 
 
 W = mx.where
@@ -64,29 +68,21 @@ MUTANTS = {
     "a missing half": with_(rho=lambda r, b: W(abs(r) < b, r * r / b, abs(r) - 0.5 * b)),
     "swapped branches": with_(rho=lambda r, b: W(abs(r) >= b, 0.5 * r * r / b, abs(r) - 0.5 * b)),
     "not minus beta/2": with_(rho=lambda r, b: W(abs(r) < b, 0.5 * r * r / b, abs(r))),
-    "psi of Huber": with_(gradient=(lambda r, b: mx.clip(r, -b, b), rho_beta)),
-    "psi even": with_(gradient=(lambda r, b: mx.abs(psi(r, b)), rho_beta)),
-    "no gradient of beta": with_(gradient=(psi, lambda r, b: 0 * r)),
-    "beta's sign": with_(gradient=(psi, lambda r, b: -rho_beta(r, b))),
-    "curvature outside": with_(
-        hessian=((lambda r, b: 1 / b + 0 * r, psi_beta), (psi_beta, LOSS.hessian[1][1]))
-    ),
-    "mixed sign": with_(
-        hessian=((psi_prime, lambda r, b: -psi_beta(r, b)), (psi_beta, LOSS.hessian[1][1]))
-    ),
-    "transposed mixed lost": with_(
-        hessian=((psi_prime, psi_beta), (lambda r, b: 0 * r, LOSS.hessian[1][1]))
-    ),
-    "no curvature in beta": with_(hessian=((psi_prime, psi_beta), (psi_beta, lambda r, b: 0 * r))),
-    "cancelling psi": with_(gradient=(lambda r, b: ((r - b) + b) / b, rho_beta)),
+    "psi of Huber": with_(psi=lambda r, b: mx.clip(r, -b, b)),
+    "psi even": with_(psi=lambda r, b: mx.abs(psi(r, b))),
+    "no gradient of beta": partial("beta", formula=lambda r, b: 0 * r),
+    "beta's sign": partial("beta", formula=lambda r, b: -rho_beta(r, b)),
+    "curvature outside": with_(psi_prime=lambda r, b: 1 / b + 0 * r),
+    "mixed sign": partial("r", "beta", formula=lambda r, b: -psi_beta(r, b)),
+    "mixed lost": partial("r", "beta", formula=lambda r, b: 0 * r),
+    "no curvature in beta": partial("beta", "beta", formula=lambda r, b: 0 * r),
+    "cancelling psi": with_(psi=lambda r, b: ((r - b) + b) / b),
 }
 EDGE_MUTANTS = {
-    "0/0 at beta 0": with_(gradient=(lambda r, b: mx.maximum(mx.minimum(r, b), -b) / b, rho_beta)),
-    "NaN to 0": with_(gradient=(lambda r, b: W(abs(r) < b, r / b, mx.sign(r)), rho_beta)),
-    "open kink": with_(gradient=(lambda r, b: W(abs(r) <= b, 0.999 * r / b, mx.sign(r)), rho_beta)),
-    "negative beta let through": with_(
-        thresholds=(dataclasses.replace(LOSS.thresholds[0], low=-float("inf")),)
-    ),
+    "0/0 at beta 0": with_(psi=lambda r, b: mx.maximum(mx.minimum(r, b), -b) / b),
+    "NaN to 0": with_(psi=lambda r, b: W(abs(r) < b, r / b, mx.sign(r))),
+    "open kink": with_(psi=lambda r, b: W(abs(r) <= b, 0.999 * r / b, mx.sign(r))),
+    "negative beta let through": with_(thresholds=[sl.Threshold("beta", low=-float("inf"))]),
 }
 
 
@@ -129,7 +125,7 @@ def test_a_custom_function_without_a_vmap_rule_is_caught(monkeypatch: pytest.Mon
     assert curvature(LOSS) == [1, 1]
     fresh = with_()
     with monkeypatch.context() as patch:
-        patch.setattr(_custom.mx, "custom_function", NoVmap)
+        patch.setattr(term.mx, "custom_function", NoVmap)
         broken = curvature(fresh)
     assert broken != [1, 1]
 
@@ -139,11 +135,11 @@ def test_a_sequential_or_half_precision_sum_is_caught(monkeypatch: pytest.Monkey
     x = mx.full((n,), 1.1)
 
     def error() -> float:
-        return abs(_reduce.sum_over(x, (0,)).item() / (n * float(np.float32(1.1))) - 1)
+        return abs(sums.sum_over(x, (0,)).item() / (n * float(np.float32(1.1))) - 1)
 
     assert error() < 1e-6
     assert abs(mx.sum(x).item() / (n * float(np.float32(1.1))) - 1) > 1e-6
-    monkeypatch.setattr(_reduce, "FAN", 4096)
+    monkeypatch.setattr(sums, "FAN", 4096)
     assert error() > 1e-6
     half = mx.full((70_000,), 2, mx.float16)
     assert mx.isinf(half.sum())

@@ -1,16 +1,21 @@
 """The reading of robust statistics: what RobustNorm takes and gives, and a fit with it."""
 
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
 import mlx.core as mx
 import numpy as np
 import pytest
-from cases import call, entry as entry, fitted, partial, same_bits, thresholds  # entry: a fixture
+from cases import Entry, call, fitted, partial, same_bits, thresholds
 
 import smoothloss as sl
-from smoothloss._catalog import Entry
 from smoothloss._demo.data import phones
 from smoothloss._demo.fit import fit, mad
 
 
+@pytest.mark.every(3)
 def test_rho_psi_and_its_derivative_are_those_of_the_loss(entry: Entry) -> None:
     r = mx.random.normal((50,)) * 2
     norm = sl.RobustNorm(entry.function, **thresholds(entry, 0.7))
@@ -50,8 +55,18 @@ def test_thresholds_may_be_arrays_and_learned() -> None:
     [
         (abs, {}, TypeError, "`loss` is 'abs'; expected a loss of smoothloss"),
         ("huber", {}, TypeError, "`loss` is 'huber'"),
-        (sl.huber_loss, {"beta": 1.0}, TypeError, "`beta` is no threshold of huber_loss.*delta"),
-        (sl.l1_loss, {"beta": 1.0}, TypeError, "`beta` is no threshold of l1_loss; expected none"),
+        (
+            sl.huber_loss,
+            {"beta": 1.0},
+            TypeError,
+            "RobustNorm: `beta` is no argument; expected delta. Pass `delta` instead",
+        ),
+        (
+            sl.l1_loss,
+            {"beta": 1.0},
+            TypeError,
+            "RobustNorm: `beta` is no argument; expected none. Correct",
+        ),
         (sl.huber_loss, {"delta": -1.0}, ValueError, "RobustNorm: `delta` is -1.0"),
         (sl.cauchy_loss, {"scale": 0.0}, ValueError, r"`scale` is 0.0; expected .*\(0, inf\]"),
         (sl.huber_loss, {"delta": "1"}, TypeError, "`delta` is of type str"),
@@ -61,6 +76,45 @@ def test_thresholds_may_be_arrays_and_learned() -> None:
 def test_errors(loss: object, given: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         sl.RobustNorm(loss, **given)
+
+
+def test_it_takes_a_function_a_record_a_class_and_an_instance(entry: Entry) -> None:
+    r, theta = mx.random.normal((9,)), thresholds(entry, 0.7)
+    want = sl.RobustNorm(entry.function, **theta).psi(r)
+    held = entry.module(**theta)
+    for loss, given in ((entry.loss, theta), (entry.module, theta), (held, {})):
+        assert same_bits(sl.RobustNorm(loss, **given).psi(r), want)
+    for name, value in theta.items():  # a keyword wins over the instance
+        other = thresholds(entry, 0.2)[name]
+        assert sl.RobustNorm(held, **{name: other}).thresholds == {**theta, name: other}
+        learned = entry.module(**{**theta, name: sl.Learned(value, high=1.0)})
+        assert sl.RobustNorm(learned).thresholds[name].item() == pytest.approx(value)
+
+
+def test_traits_are_those_of_its_thresholds() -> None:
+    assert sl.RobustNorm(sl.huber_loss, delta=2.0).traits.bound == 2
+    assert sl.RobustNorm(sl.general_loss, alpha=1.5).traits.convex is True
+    assert sl.RobustNorm(sl.GeneralLoss(alpha=0.5)).traits.convex is False
+    with pytest.raises(TypeError, match="`delta` is an array; traits are those of numbers"):
+        _ = sl.RobustNorm(sl.huber_loss, delta=mx.ones(2)).traits
+
+
+COPIES: dict[str, Callable[[Any], Any]] = {
+    "pickle": lambda norm: pickle.loads(pickle.dumps(norm)),
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+}
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_copies_share_the_record(entry: Entry, how: str) -> None:
+    """So a copy builds no functions of its own."""
+    norm = sl.RobustNorm(entry.function, **thresholds(entry, 0.7))
+    again, r = COPIES[how](norm), mx.random.normal((9,))
+    assert again.loss is norm.loss
+    assert again.thresholds == norm.thresholds
+    for name in ("rho", "psi", "weight", "psi_prime"):
+        assert same_bits(getattr(again, name)(r), getattr(norm, name)(r))
 
 
 def test_residuals_are_arrays_of_real_numbers() -> None:

@@ -30,7 +30,7 @@ def test_the_example_trains() -> None:
 
 
 def test_the_example_of_reweighting_gives_the_line_it_says() -> None:
-    names = run("sl.RobustNorm(")
+    names = run("np.linalg.lstsq(design")
     np.testing.assert_allclose(names["line"], [-102.5, 2.04], rtol=1e-3)
 
 
@@ -38,6 +38,13 @@ def test_the_example_of_learned_robustness_gives_what_it_says() -> None:
     loss = run("sl.AdaptiveLoss(")["model"].loss
     np.testing.assert_allclose(as_numpy(loss.alpha.value), [2, 0], atol=0.2)
     np.testing.assert_allclose(as_numpy(loss.scale.value), [0.5, 0.3 / 2**0.5], rtol=0.1)
+
+
+def test_the_example_of_an_own_loss_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    names = run("sl.check_loss(fair)")
+    x, y = names["predictions"], names["targets"]
+    assert names["FairLoss"](c=2.0)(x, y).item() == names["fair"](x, y, c=2.0).item()
+    assert len(capsys.readouterr().out.splitlines()) == 4
 
 
 def test_files_and_losses_that_are_named_exist() -> None:

@@ -5,12 +5,11 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from cases import call, entry as entry, fitted, floats  # entry: a fixture
+from cases import Entry, call, fitted, floats
 from oracle import as_numpy
 
 import smoothloss as sl
-from smoothloss import _custom, _reduce
-from smoothloss._catalog import Entry
+from smoothloss._engine import sums, term
 
 
 def test_sum_of_equal_values_for_every_mantissa() -> None:
@@ -22,12 +21,12 @@ def test_sum_of_equal_values_for_every_mantissa() -> None:
     partial = value
     for k in range(1, 8):
         stage = partial
-        for _ in range(_reduce.FAN - 1):
+        for _ in range(sums.FAN - 1):
             stage = stage + partial
         partial = stage
-        error = np.abs(partial / _reduce.FAN**k / value.astype(np.float64) - 1)
+        error = np.abs(partial / sums.FAN**k / value.astype(np.float64) - 1)
         assert error.max() < 1e-6, k
-    assert _reduce.FAN**7 > 1e8
+    assert sums.FAN**7 > 1e8
 
 
 def test_equal_values_of_odd_lengths() -> None:
@@ -36,7 +35,7 @@ def test_equal_values_of_odd_lengths() -> None:
     lengths = [1_324_693, 3_219_151, *(10 ** rng.uniform(1.2, 6.5, 150)).astype(int)]
     for n in map(int, lengths):
         value = np.float32(1 + rng.random())
-        got = _reduce.sum_over(mx.full((n,), float(value), mx.float32), (0,)).item()
+        got = sums.sum_over(mx.full((n,), float(value), mx.float32), (0,)).item()
         assert got == pytest.approx(n * float(value), rel=6e-7), (n, value)
     for n, value in ((1_324_693, 1.944962739944458), (3_219_151, 1.7221031188964844)):
         x = mx.full((n,), value)
@@ -80,15 +79,15 @@ def test_blocks_and_the_gpu_s_sum_change_nothing(
         return [value, *grads]
 
     want = run()
-    rtol = 2e-6 if entry.loss.claims.least == "0" else 2e-5  # where a sum may cancel
+    rtol = 2e-6 if entry.loss.traits.minimum == 0 else 2e-5  # where a sum may cancel
     blocks = []
-    staged = _reduce.sum_over
-    monkeypatch.setattr(_reduce, "sum_over", lambda v, a: blocks.append(v.shape) or staged(v, a))
-    monkeypatch.setattr(_reduce, "BLOCK", 100)
+    staged = sums.sum_over
+    monkeypatch.setattr(sums, "sum_over", lambda v, a: blocks.append(v.shape) or staged(v, a))
+    monkeypatch.setattr(sums, "BLOCK", 100)
     for got, expected in zip(run(), want, strict=True):
         assert mx.allclose(got, expected, rtol, rtol * mx.abs(expected).max().item())
     assert min(n[0] for n in blocks if len(n) == 3) < 37
-    monkeypatch.setattr(_reduce, "on_cpu", lambda: False)
+    monkeypatch.setattr(sums, "on_cpu", lambda: False)
     blocks.clear()
     for got, expected in zip(run(), want, strict=True):
         assert mx.allclose(got, expected, rtol, rtol * mx.abs(expected).max().item())
@@ -96,12 +95,12 @@ def test_blocks_and_the_gpu_s_sum_change_nothing(
 
 
 def test_the_gpu_sums_in_one_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(_reduce, "on_cpu", lambda: False)
+    monkeypatch.setattr(sums, "on_cpu", lambda: False)
     mx.export_to_dot(str(tmp_path / "sum.dot"), sl.l1_loss(mx.ones(10**5), mx.zeros(10**5)))
     assert (tmp_path / "sum.dot").read_text().count('"Sum"') == 1
 
 
-@pytest.mark.parametrize("n", [_reduce.SMALL + 1, 100_003, 1 << 20])
+@pytest.mark.parametrize("n", [sums.SMALL + 1, 100_003, 1 << 20])
 @pytest.mark.parametrize("masked", [True, False])
 def test_a_total_weight_summed_in_the_kernel(n: int, masked: bool) -> None:
     rng = np.random.default_rng(n)
@@ -125,7 +124,7 @@ def test_a_gpu_converts_float16_again(monkeypatch: pytest.MonkeyPatch, tmp_path:
     """There the conversion is free, and the residual would be a temporary and a kernel more."""
     x, y = mx.ones((64,), mx.float16), mx.zeros((64,), mx.float16)
     for cpu in (True, False):
-        monkeypatch.setattr(_custom, "on_cpu", lambda cpu=cpu: cpu)
+        monkeypatch.setattr(term, "on_cpu", lambda cpu=cpu: cpu)
         f = mx.compile(mx.value_and_grad(lambda x, y: sl.huber_loss(x, y, reduction="sum")))
         mx.export_to_dot(str(tmp_path / "graph.dot"), *f(x, y))
         assert ('"CompiledAsTypeAsTypeSubtract"' in (tmp_path / "graph.dot").read_text()) == cpu

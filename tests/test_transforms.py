@@ -10,12 +10,10 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from cases import BY_NAME, entry as entry, same_bits  # entry: a fixture
+from cases import same_bits
 from oracle import as_numpy
 
 import smoothloss as sl
-from smoothloss._evaluate import evaluate
-from smoothloss._loss import Loss, Threshold
 
 PSI, RHO_T, PSI_R, PSI_T, RHO_TT = 7.0, 11.0, 13.0, 17.0, 23.0
 
@@ -24,13 +22,13 @@ def mark(value: float) -> Callable[..., mx.array]:
     return lambda r, t: mx.full(r.shape, value)  # also shows that a formula may ignore t
 
 
-MARKED = Loss(
-    rho=lambda r, t: r * r * t,
-    gradient=(mark(PSI), mark(RHO_T)),
-    hessian=((mark(PSI_R), mark(PSI_T)), (mark(PSI_T), mark(RHO_TT))),
-    weight=mark(1.0),
-    thresholds=(Threshold("t"),),
-    claims=BY_NAME["l1_loss"].loss.claims,  # not looked at
+MARKED = sl.Loss(
+    "marked",
+    lambda r, t: r * r * t,
+    thresholds=[sl.Threshold("t", default=2.0)],
+    psi=mark(PSI),
+    psi_prime=mark(PSI_R),
+    partials={"t": mark(RHO_T), ("r", "t"): mark(PSI_T), ("t", "t"): mark(RHO_TT)},
 )
 N = 6
 X, Y, T = mx.arange(N) * 0.5, mx.ones(N), mx.ones(N) * 2.0
@@ -38,8 +36,7 @@ ROWS = 4
 
 
 def marked(x: mx.array, y: mx.array, t: object = 2.0, reduction: str = "none", **kw) -> mx.array:
-    given = {"weights": None, "where": None, "axis": None, **kw}
-    return evaluate("marked", MARKED, {"x": x, "y": y}, {"t": t}, reduction, **given)
+    return MARKED(x, y, t, reduction, **kw)
 
 
 def total(x: mx.array) -> mx.array:

@@ -8,16 +8,14 @@ import pytest
 from cases import (
     BY_NAME,
     FLOATS,
+    Entry,
     call,
-    entry as entry,
     fitted,
     floats,
     same_bits,
     thresholds,
-)  # entry: a fixture
+)
 from oracle import as_numpy
-
-from smoothloss._catalog import Entry
 
 ROWS, COLUMNS = 4, 3
 
@@ -26,6 +24,7 @@ def batch(dtype: mx.Dtype) -> tuple[mx.array, mx.array]:
     return tuple(mx.random.normal((ROWS, COLUMNS)).astype(dtype) * 2 for _ in range(2))
 
 
+@pytest.mark.every(13)
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("kind", ["float", "0-d", "vector"])
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])

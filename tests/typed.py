@@ -14,10 +14,32 @@ beta: mx.array = sl.Learned(1.0).value
 both = sl.AdaptiveLoss(alpha=sl.Learned(mx.ones(3), high=2.0), scale=mx.ones(3))
 plain: mx.array = sl.huber_loss(x, x, mx.ones(3), where=x > 0)
 
+named: mx.array = loss(inputs=x, targets=x)
+record: sl.Loss = sl.HuberLoss.loss
+weight: mx.array = sl.RobustNorm(loss).weight(x)
+norms = [sl.RobustNorm(sl.huber_loss), sl.RobustNorm(record), sl.RobustNorm(sl.HuberLoss)]
+
+fair = sl.Loss(
+    "fair_loss",
+    lambda r, c: c * mx.abs(r) - c * c * mx.log1p(mx.abs(r) / c),
+    thresholds=[sl.Threshold("c", default=2.0, open_low=True)],
+    partials={("r", "c"): lambda r, c: r / c},
+)
+own: mx.array = fair(x, x, c=2.0, reduction="mean", where=x > 0)
+
+
+class FairLoss(sl.LossModule):
+    """A class of it."""
+
+    loss = fair
+
+
+of_class: mx.array = FairLoss(c=2.0)(x, x)
+
 # An ignored error that is none is an error, too.
 sl.SmoothL1Loss(delta=1.0)  # type: ignore[call-arg]
 sl.HuberLoss(1.0, "average")  # type: ignore[arg-type]
 sl.QuantileLoss("0.9")  # type: ignore[arg-type]
-loss(x)  # type: ignore[call-arg]
+loss(x)  # type: ignore[call-overload]
 loss.reduction = "average"  # type: ignore[assignment]
 sl.huber_loss(x, x, reduction="average")  # type: ignore[arg-type]

@@ -13,22 +13,44 @@ where :math:`n + \kappa` is given as a whole, since the sum may cancel.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import mlx.core as mx
 
-from .._loss import Claims, Formula, Loss, Threshold
+from .._loss import Loss
+from .._threshold import Threshold
+from .._traits import Traits
+from .._types import Formula
 from ._elementary import clip, largest, wide
 
-SCALE = Threshold("scale", above=True)
+SCALE = Threshold("scale", default=1.0, open_low=True)
+
+
+class Scaled(NamedTuple):
+    """The formulas of ``(r, *shape, scale)``: rho, psi, their derivatives, and the weight."""
+
+    rho: Formula
+    psi: Formula
+    rho_scale: Formula
+    psi_prime: Formula
+    psi_scale: Formula
+    rho_scale_scale: Formula
+    weight: Formula
 
 
 def chain(
-    f: Formula, pull: Formula, weigh: Formula, elasticity: Formula, reach: Formula = wide
-) -> list[Formula]:
-    """Rho, psi, rho_c, psi_r, psi_c, rho_cc and the weight, formulas of ``(r, *shape, scale)``.
+    f: Formula,
+    psi_of_u: Formula,
+    weight_of_u: Formula,
+    elasticity: Formula,
+    largest_u: Callable[[mx.array], mx.array] = wide,
+) -> Scaled:
+    """The formulas of r and the scale from those of u, by the chain rule.
 
-    ``f`` is a formula of ``(u, *shape)``; ``pull``, which is psi, and ``weigh``, which is w, are
-    some of ``(u, *shape, c)`` and ``elasticity``, which is n + kappa, of ``(n, u, *shape)``, where
-    u goes up to ``reach(u)``. Derivatives in c take an infinite u for the largest number.
+    ``f`` takes ``(u, *shape)``; ``psi_of_u`` and ``weight_of_u`` take ``(u, *shape, c)``;
+    ``elasticity`` takes ``(n, u, *shape)`` and gives n + kappa, with u clipped to ``largest_u(u)``.
+    Derivatives in c take an infinite u for the largest number.
     """
 
     def finite(r: mx.array, c: mx.array) -> mx.array:
@@ -36,44 +58,57 @@ def chain(
 
     def n_plus_kappa(n: int, r: mx.array, *theta: mx.array) -> mx.array:
         *shape, c = theta
-        return elasticity(n, clip(r / c, reach(r)), *shape)
+        return elasticity(n, clip(r / c, largest_u(r)), *shape)
 
     def rho(r: mx.array, *theta: mx.array) -> mx.array:
         *shape, c = theta
         return f(r / c, *shape)
 
     def psi(r: mx.array, *theta: mx.array) -> mx.array:
-        return pull(r / theta[-1], *theta)
+        return psi_of_u(r / theta[-1], *theta)
 
     def weight(r: mx.array, *theta: mx.array) -> mx.array:
-        return weigh(r / theta[-1], *theta)
+        return weight_of_u(r / theta[-1], *theta)
 
     def rho_c(r: mx.array, *theta: mx.array) -> mx.array:
         u = finite(r, theta[-1])
-        return -u * pull(u, *theta)
+        return -u * psi_of_u(u, *theta)
 
     def psi_r(r: mx.array, *theta: mx.array) -> mx.array:
-        return n_plus_kappa(0, r, *theta) * weigh(finite(r, theta[-1]), *theta)
+        return n_plus_kappa(0, r, *theta) * weight_of_u(finite(r, theta[-1]), *theta)
 
     def psi_c(r: mx.array, *theta: mx.array) -> mx.array:
         u = finite(r, theta[-1])
-        return -n_plus_kappa(1, r, *theta) * (u * weigh(u, *theta))
+        return -n_plus_kappa(1, r, *theta) * (u * weight_of_u(u, *theta))
 
     def rho_cc(r: mx.array, *theta: mx.array) -> mx.array:
         u = finite(r, theta[-1])
-        return n_plus_kappa(2, r, *theta) * (u * pull(u, *theta)) / theta[-1]
+        return n_plus_kappa(2, r, *theta) * (u * psi_of_u(u, *theta)) / theta[-1]
 
-    return [rho, psi, rho_c, psi_r, psi_c, rho_cc, weight]
+    return Scaled(rho, psi, rho_c, psi_r, psi_c, rho_cc, weight)
 
 
-def scaled(f: Formula, pull: Formula, weigh: Formula, elasticity: Formula, claims: Claims) -> Loss:
+def scaled(
+    name: str,
+    f: Formula,
+    psi_of_u: Formula,
+    weight_of_u: Formula,
+    elasticity: Formula,
+    traits: Traits,
+) -> Loss:
     """The record of a loss of the residual and its scale alone."""
-    rho, psi, rho_c, psi_r, psi_c, rho_cc, weight = chain(f, pull, weigh, elasticity)
+    by = chain(f, psi_of_u, weight_of_u, elasticity)
     return Loss(
-        rho=rho,
-        gradient=(psi, rho_c),
-        hessian=((psi_r, psi_c), (psi_c, rho_cc)),
-        weight=weight,
-        thresholds=(SCALE,),
-        claims=claims,
+        name,
+        by.rho,
+        thresholds=[SCALE],
+        psi=by.psi,
+        psi_prime=by.psi_prime,
+        partials={
+            "scale": by.rho_scale,
+            ("r", "scale"): by.psi_scale,
+            ("scale", "scale"): by.rho_scale_scale,
+        },
+        weight=by.weight,
+        traits=traits,
     )

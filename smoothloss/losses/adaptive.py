@@ -11,20 +11,23 @@ so :math:`\psi` and its derivatives are those of ``general.py``, and the derivat
 from __future__ import annotations
 
 import dataclasses
+import math
+from typing import cast
 
 import mlx.core as mx
 
-from .._evaluate import evaluate
-from .._inputs import Array, Axis, Parameter, Reduction
-from .._loss import Loss, Threshold
+from .._engine.arguments import known_keywords
+from .._loss import Loss, loss_function
 from .._modules import Learnable, LossModule
+from .._threshold import Threshold
+from .._types import Array, Axis, Parameter, Reduction
 from . import general
 from ._partition import log_z, log_z_alpha, log_z_alpha_alpha
 from ._scaled import SCALE
 
 
 def rho(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
-    return general.rho(r, alpha, scale) + (mx.log(scale) + log_z(alpha))
+    return general.BY_SCALE.rho(r, alpha, scale) + (mx.log(scale) + log_z(alpha))
 
 
 def rho_alpha(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
@@ -32,7 +35,7 @@ def rho_alpha(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
 
 
 def rho_scale(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
-    return general.rho_scale(r, alpha, scale) + 1 / scale
+    return general.BY_SCALE.rho_scale(r, alpha, scale) + 1 / scale
 
 
 def rho_alpha_alpha(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
@@ -40,31 +43,36 @@ def rho_alpha_alpha(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
 
 
 def rho_scale_scale(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
-    return general.rho_scale_scale(r, alpha, scale) - 1 / scale / scale
+    return general.BY_SCALE.rho_scale_scale(r, alpha, scale) - 1 / scale / scale
+
+
+def least(alpha: float, scale: float) -> float:
+    """Rho at r = 0."""
+    with mx.stream(mx.cpu):  # which has float64
+        return math.log(scale) + cast(float, log_z(mx.array(alpha, mx.float64)).item())
 
 
 LOSS = Loss(
-    rho=rho,
-    gradient=(general.psi, rho_alpha, rho_scale),
-    hessian=(
-        (general.psi_prime, general.psi_alpha, general.psi_scale),
-        (general.psi_alpha, rho_alpha_alpha, general.rho_alpha_scale),
-        (general.psi_scale, general.rho_alpha_scale, rho_scale_scale),
-    ),
-    weight=general.weight,
-    thresholds=(Threshold("alpha", high=2.0, of_residual=False), SCALE),
-    claims=dataclasses.replace(
-        general.LOSS.claims,
-        formula="general_loss(r, alpha, scale) + log(scale) + log_z(alpha)",
-        least="log(scale) + log_z(alpha)",
-        absolute="6e-7 + 2e-7*abs(log(scale))",
-        by_shape_absolute=2e-5,
-        degree=None,
-        use="how robust to be is to be learned, alpha and scale along with the model",
-    ),
+    "adaptive_loss",
+    rho,
+    thresholds=[Threshold("alpha", default=1.0, high=2.0, has_residual_units=False), SCALE],
+    psi=general.BY_SCALE.psi,
+    psi_prime=general.BY_SCALE.psi_prime,
+    partials={
+        "alpha": rho_alpha,
+        "scale": rho_scale,
+        ("r", "alpha"): general.psi_alpha,
+        ("r", "scale"): general.BY_SCALE.psi_scale,
+        ("alpha", "alpha"): rho_alpha_alpha,
+        ("alpha", "scale"): general.rho_alpha_scale,
+        ("scale", "scale"): rho_scale_scale,
+    },
+    weight=general.BY_SCALE.weight,
+    traits=dataclasses.replace(general.LOSS.traits, minimum=least, degree=None),
 )
 
 
+@loss_function(LOSS)
 def adaptive_loss(
     predictions: Array,
     targets: Array,
@@ -76,7 +84,7 @@ def adaptive_loss(
     where: Array | None = None,
     axis: Axis = None,
 ) -> mx.array:
-    r"""Adaptive loss: half a square near zero, in the tails what the data ask for.
+    r"""Adaptive loss: a likelihood that learns how robust to be, with the model.
 
     The negative log-likelihood of residuals whose density falls off like :func:`general_loss`. With
     :math:`r = \text{predictions} - \text{targets}` and c the scale,
@@ -154,20 +162,31 @@ def adaptive_loss(
     >>> mx.grad(loss)(mx.array(1.0))  # the 9 asks for a smaller alpha
     array(3.96412, dtype=float32)
     """
-    return evaluate(
-        "adaptive_loss",
-        LOSS,
-        {"predictions": predictions, "targets": targets},
-        {"alpha": alpha, "scale": scale},
-        reduction,
-        weights,
-        where,
-        axis,
+    return LOSS(
+        predictions, targets, alpha, scale, reduction, weights=weights, where=where, axis=axis
     )
 
 
-class AdaptiveLoss(LossModule, function=adaptive_loss, loss=LOSS):
-    """Adaptive loss as a module: half a square near zero, in the tails what the data ask for.
+class AdaptiveLoss(LossModule):
+    """Adaptive loss as a module.
+
+    See :func:`adaptive_loss` for the formula, the limits and the error bounds.
+
+    A threshold that is a number or a NumPy array is fixed. An ``mx.array`` is trained with the
+    model that holds the loss; :class:`Learned` is trained inside its range. See
+    :class:`LossModule`.
+
+    Parameters
+    ----------
+    alpha : float, mx.array or Learned, default 1.0
+        The shape, a plain number in [0, 2]: 2 is normal, 0 Cauchy. An array broadcasts to the data
+        (per output, say) and is differentiable.
+    scale : float, mx.array or Learned, default 1.0
+        The size of residual at which the loss begins to give in, in the units of the residual;
+        above 0. An array broadcasts to the data (per sample, channel or element) and is
+        differentiable.
+    reduction : {"none", "mean", "sum"}, default "mean"
+        What a call returns: one loss per element, their mean, or their sum.
 
     Examples
     --------
@@ -180,9 +199,10 @@ class AdaptiveLoss(LossModule, function=adaptive_loss, loss=LOSS):
     {'raw': array(0, dtype=float32)}
     """
 
+    loss = LOSS
+
+    @known_keywords("AdaptiveLoss")
     def __init__(
         self, alpha: Learnable = 1.0, scale: Learnable = 1.0, reduction: Reduction = "mean"
     ) -> None:
-        super().__init__(reduction)
-        self.alpha = alpha
-        self.scale = scale
+        super().__init__(alpha, scale, reduction)

@@ -14,26 +14,27 @@ import math
 
 import mlx.core as mx
 
-from .._evaluate import evaluate
-from .._inputs import Array, Axis, Parameter, Reduction
-from .._loss import Claims
+from .._engine.arguments import known_keywords
+from .._loss import loss_function
 from .._modules import Learnable, LossModule
+from .._traits import Traits
+from .._types import Array, Axis, Parameter, Reduction
 from ._elementary import log1p, wide
 from ._scaled import scaled
 
 
-def value(u: mx.array) -> mx.array:
+def f(u: mx.array) -> mx.array:
     a = mx.abs(u)
     near = log1p(0.5 * mx.square(u))
     return mx.where(a > wide(u), 2 * mx.log(a) - math.log(2), near)
 
 
-def pull(u: mx.array, c: mx.array) -> mx.array:
+def psi_of_u(u: mx.array, c: mx.array) -> mx.array:
     eps = mx.array(mx.finfo(u.dtype).eps, u.dtype)  # as 1/u may overflow
     return eps / (eps / u + 0.5 * eps * u) / c
 
 
-def weigh(u: mx.array, c: mx.array) -> mx.array:
+def weight_of_u(u: mx.array, c: mx.array) -> mx.array:
     return 1 / (mx.square(c) + 0.5 * mx.square(u * c))
 
 
@@ -43,22 +44,25 @@ def elasticity(n: int, u: mx.array) -> mx.array:
 
 
 LOSS = scaled(
-    value,
-    pull,
-    weigh,
+    "cauchy_loss",
+    f,
+    psi_of_u,
+    weight_of_u,
     elasticity,
-    Claims(
-        formula="log(1 + (r/scale)**2/2)",
-        bound="1/(sqrt(2)*scale)",
-        ulps=("4", "3"),
-        use="outliers are many or wild, and all data should keep some say",
+    Traits(
+        convex=False,
+        even=True,
+        redescending=True,
+        bound=lambda scale: math.sqrt(0.5) / scale,
+        minimum=0.0,
+        smoothness=math.inf,
+        kinks=(),
         degree=0,
-        convex="False",
-        redescending="True",
     ),
 )
 
 
+@loss_function(LOSS)
 def cauchy_loss(
     predictions: Array,
     targets: Array,
@@ -69,7 +73,7 @@ def cauchy_loss(
     where: Array | None = None,
     axis: Axis = None,
 ) -> mx.array:
-    r"""Cauchy (Lorentzian) loss: half the square near zero, logarithmic in the tails.
+    r"""Cauchy (Lorentzian) loss: quadratic near zero, logarithmic far out.
 
     With :math:`u = (\text{predictions} - \text{targets})/c`, c being the scale,
 
@@ -141,20 +145,26 @@ def cauchy_loss(
     >>> mx.grad(lambda x: sl.cauchy_loss(x, mx.zeros(3), 1.0, "sum"))(predictions)
     array([0, 0.666667, -2e-20], dtype=float32)
     """
-    return evaluate(
-        "cauchy_loss",
-        LOSS,
-        {"predictions": predictions, "targets": targets},
-        {"scale": scale},
-        reduction,
-        weights,
-        where,
-        axis,
-    )
+    return LOSS(predictions, targets, scale, reduction, weights=weights, where=where, axis=axis)
 
 
-class CauchyLoss(LossModule, function=cauchy_loss, loss=LOSS):
-    """Cauchy loss as a module: half a square near zero, a logarithm in the tails.
+class CauchyLoss(LossModule):
+    """Cauchy (Lorentzian) loss as a module.
+
+    See :func:`cauchy_loss` for the formula, the limits and the error bounds.
+
+    A threshold that is a number or a NumPy array is fixed. An ``mx.array`` is trained with the
+    model that holds the loss; :class:`Learned` is trained inside its range. See
+    :class:`LossModule`.
+
+    Parameters
+    ----------
+    scale : float, mx.array or Learned, default 1.0
+        The size of residual at which the loss begins to give in, in the units of the residual;
+        above 0. An array broadcasts to the data (per sample, channel or element) and is
+        differentiable.
+    reduction : {"none", "mean", "sum"}, default "mean"
+        What a call returns: one loss per element, their mean, or their sum.
 
     Examples
     --------
@@ -167,6 +177,8 @@ class CauchyLoss(LossModule, function=cauchy_loss, loss=LOSS):
     array(0.117783, dtype=float32)
     """
 
+    loss = LOSS
+
+    @known_keywords("CauchyLoss")
     def __init__(self, scale: Learnable = 1.0, reduction: Reduction = "mean") -> None:
-        super().__init__(reduction)
-        self.scale = scale
+        super().__init__(scale, reduction)

@@ -11,12 +11,16 @@ The weight is 1/D.
 
 from __future__ import annotations
 
+import math
+
 import mlx.core as mx
 
-from .._evaluate import evaluate
-from .._inputs import Array, Axis, Parameter, Reduction
-from .._loss import Claims, Loss, Threshold
+from .._engine.arguments import known_keywords
+from .._loss import Loss, loss_function
 from .._modules import Learnable, LossModule
+from .._threshold import Threshold
+from .._traits import Traits
+from .._types import Array, Axis, Parameter, Reduction
 from ._elementary import clip, largest, lifted, one_at_zero, root, wide
 
 
@@ -60,22 +64,31 @@ def weight(r: mx.array, epsilon: mx.array) -> mx.array:
 
 
 LOSS = Loss(
-    rho=rho,
-    gradient=(psi, rho_epsilon),
-    hessian=((psi_prime, psi_epsilon), (psi_epsilon, rho_epsilon_epsilon)),
+    "charbonnier_loss",
+    rho,
+    thresholds=[Threshold("epsilon", default=1e-3)],
+    psi=psi,
+    psi_prime=psi_prime,
+    partials={
+        "epsilon": rho_epsilon,
+        ("r", "epsilon"): psi_epsilon,
+        ("epsilon", "epsilon"): rho_epsilon_epsilon,
+    },
     weight=weight,
-    thresholds=(Threshold("epsilon"),),
-    claims=Claims(
-        formula="sqrt(r**2 + epsilon**2)",
-        bound="1",
-        ulps=("3", "3"),
-        use="as in image restoration: L1 is wanted with derivatives of every order",
+    traits=Traits(
+        convex=True,
+        even=True,
+        redescending=False,
+        bound=1.0,
+        minimum=lambda epsilon: epsilon,
+        smoothness=math.inf,
+        kinks=(),
         degree=1,
-        least="epsilon",
     ),
 )
 
 
+@loss_function(LOSS)
 def charbonnier_loss(
     predictions: Array,
     targets: Array,
@@ -86,7 +99,7 @@ def charbonnier_loss(
     where: Array | None = None,
     axis: Axis = None,
 ) -> mx.array:
-    r"""Charbonnier loss: rounded near zero, the absolute residual in the tails.
+    r"""Charbonnier loss: the absolute error with a rounded tip.
 
     With :math:`r = \text{predictions} - \text{targets}`,
 
@@ -154,20 +167,25 @@ def charbonnier_loss(
     >>> mx.grad(lambda x: sl.charbonnier_loss(x, mx.zeros(3), 4.0, "sum"))(predictions)
     array([0, 0.6, -1], dtype=float32)
     """
-    return evaluate(
-        "charbonnier_loss",
-        LOSS,
-        {"predictions": predictions, "targets": targets},
-        {"epsilon": epsilon},
-        reduction,
-        weights,
-        where,
-        axis,
-    )
+    return LOSS(predictions, targets, epsilon, reduction, weights=weights, where=where, axis=axis)
 
 
-class CharbonnierLoss(LossModule, function=charbonnier_loss, loss=LOSS):
-    """Charbonnier loss as a module: a parabola near zero, the absolute residual in the tails.
+class CharbonnierLoss(LossModule):
+    """Charbonnier loss as a module.
+
+    See :func:`charbonnier_loss` for the formula, the limits and the error bounds.
+
+    A threshold that is a number or a NumPy array is fixed. An ``mx.array`` is trained with the
+    model that holds the loss; :class:`Learned` is trained inside its range. See
+    :class:`LossModule`.
+
+    Parameters
+    ----------
+    epsilon : float, mx.array or Learned, default 1e-3
+        The loss at 0 and the width of the rounded tip, in the units of the residual; at least 0. An
+        array broadcasts to the data (per sample, channel or element) and is differentiable.
+    reduction : {"none", "mean", "sum"}, default "mean"
+        What a call returns: one loss per element, their mean, or their sum.
 
     Examples
     --------
@@ -180,6 +198,8 @@ class CharbonnierLoss(LossModule, function=charbonnier_loss, loss=LOSS):
     array(5, dtype=float32)
     """
 
+    loss = LOSS
+
+    @known_keywords("CharbonnierLoss")
     def __init__(self, epsilon: Learnable = 1e-3, reduction: Reduction = "mean") -> None:
-        super().__init__(reduction)
-        self.epsilon = epsilon
+        super().__init__(epsilon, reduction)

@@ -10,12 +10,15 @@ See ``_scaled.py`` for the derivatives in r and c.
 
 from __future__ import annotations
 
+import math
+
 import mlx.core as mx
 
-from .._evaluate import evaluate
-from .._inputs import Array, Axis, Parameter, Reduction
-from .._loss import Claims
+from .._engine.arguments import known_keywords
+from .._loss import loss_function
 from .._modules import Learnable, LossModule
+from .._traits import Traits
+from .._types import Array, Axis, Parameter, Reduction
 from ._elementary import clip, largest
 from ._scaled import scaled
 
@@ -24,17 +27,17 @@ def _h(u: mx.array) -> mx.array:
     return 1 / (1 + 0.25 * mx.square(u))
 
 
-def value(u: mx.array) -> mx.array:
+def f(u: mx.array) -> mx.array:
     return 2 / (1 + 4 / mx.square(u))
 
 
-def pull(u: mx.array, c: mx.array) -> mx.array:
+def psi_of_u(u: mx.array, c: mx.array) -> mx.array:
     k = clip(u, largest(u))
     h = _h(k)
     return k * h * (h / c)
 
 
-def weigh(u: mx.array, c: mx.array) -> mx.array:
+def weight_of_u(u: mx.array, c: mx.array) -> mx.array:
     return mx.square(_h(u) / c)
 
 
@@ -43,22 +46,25 @@ def elasticity(n: int, u: mx.array) -> mx.array:
 
 
 LOSS = scaled(
-    value,
-    pull,
-    weigh,
+    "geman_mcclure_loss",
+    f,
+    psi_of_u,
+    weight_of_u,
     elasticity,
-    Claims(
-        formula="2*(r/scale)**2/((r/scale)**2 + 4)",
-        bound="3*sqrt(3)/(8*scale)",
-        ulps=("4", "6"),
-        use="outliers should have no say at all, and the start is good",
+    Traits(
+        convex=False,
+        even=True,
+        redescending=True,
+        bound=lambda scale: 0.375 * math.sqrt(3) / scale,
+        minimum=0.0,
+        smoothness=math.inf,
+        kinks=(),
         degree=0,
-        convex="False",
-        redescending="True",
     ),
 )
 
 
+@loss_function(LOSS)
 def geman_mcclure_loss(
     predictions: Array,
     targets: Array,
@@ -69,7 +75,7 @@ def geman_mcclure_loss(
     where: Array | None = None,
     axis: Axis = None,
 ) -> mx.array:
-    r"""Geman-McClure loss: half the square near zero, constant in the tails.
+    r"""Geman-McClure loss: quadratic near zero, constant far out.
 
     With :math:`u = (\text{predictions} - \text{targets})/c`, c being the scale,
 
@@ -140,20 +146,26 @@ def geman_mcclure_loss(
     >>> mx.grad(lambda x: sl.geman_mcclure_loss(x, mx.zeros(3), 1.0, "sum"))(predictions)
     array([0, 0.5, -0], dtype=float32)
     """
-    return evaluate(
-        "geman_mcclure_loss",
-        LOSS,
-        {"predictions": predictions, "targets": targets},
-        {"scale": scale},
-        reduction,
-        weights,
-        where,
-        axis,
-    )
+    return LOSS(predictions, targets, scale, reduction, weights=weights, where=where, axis=axis)
 
 
-class GemanMcClureLoss(LossModule, function=geman_mcclure_loss, loss=LOSS):
-    """Geman-McClure loss as a module: half a square near zero, at most 2 in the tails.
+class GemanMcClureLoss(LossModule):
+    """Geman-McClure loss as a module.
+
+    See :func:`geman_mcclure_loss` for the formula, the limits and the error bounds.
+
+    A threshold that is a number or a NumPy array is fixed. An ``mx.array`` is trained with the
+    model that holds the loss; :class:`Learned` is trained inside its range. See
+    :class:`LossModule`.
+
+    Parameters
+    ----------
+    scale : float, mx.array or Learned, default 1.0
+        The size of residual at which the loss begins to give in, in the units of the residual;
+        above 0. An array broadcasts to the data (per sample, channel or element) and is
+        differentiable.
+    reduction : {"none", "mean", "sum"}, default "mean"
+        What a call returns: one loss per element, their mean, or their sum.
 
     Examples
     --------
@@ -166,6 +178,8 @@ class GemanMcClureLoss(LossModule, function=geman_mcclure_loss, loss=LOSS):
     array(1, dtype=float32)
     """
 
+    loss = LOSS
+
+    @known_keywords("GemanMcClureLoss")
     def __init__(self, scale: Learnable = 1.0, reduction: Reduction = "mean") -> None:
-        super().__init__(reduction)
-        self.scale = scale
+        super().__init__(scale, reduction)

@@ -19,12 +19,14 @@ import math
 
 import mlx.core as mx
 
-from .._evaluate import evaluate
-from .._inputs import Array, Axis, Parameter, Reduction
-from .._loss import Claims, Loss, Threshold
+from .._engine.arguments import known_keywords
+from .._loss import Loss, loss_function
 from .._modules import Learnable, LossModule
+from .._threshold import Threshold
+from .._traits import Traits
+from .._types import Array, Axis, Parameter, Reduction
 from ._elementary import clip, hypotenuse, largest
-from ._scaled import SCALE, chain
+from ._scaled import SCALE, Scaled, chain
 from ._shape import bounded, f_alpha, f_alpha_alpha, half_h
 
 NEAR_2 = 1.75  # from where on f is computed as is right near 2
@@ -44,7 +46,7 @@ def _parts(
     return alpha, b, s, length
 
 
-def value(u: mx.array, alpha: mx.array) -> mx.array:
+def f(u: mx.array, alpha: mx.array) -> mx.array:
     most = mx.where(alpha < NEAR_2, mx.inf, largest(u))
     alpha, b, s, length = _parts(u, alpha, most)
     near_2, mild = alpha >= NEAR_2, mx.abs(alpha) < MILD
@@ -71,14 +73,14 @@ def _root_weight(u: mx.array, alpha: mx.array) -> mx.array:
     return power / mx.where(mild, s, 1.0)
 
 
-def pull(u: mx.array, alpha: mx.array, c: mx.array) -> mx.array:
+def psi_of_u(u: mx.array, alpha: mx.array, c: mx.array) -> mx.array:
     k = mx.where(mx.abs(u) == mx.inf, 0, u)
     w = _root_weight(k, alpha)
     limit = mx.where(alpha > 1, mx.inf, mx.where(alpha == 1, 1 / c, 0.0))
     return k * w * (w / c) + clip(u - k, limit)  # at infinity, the limit alone
 
 
-def weigh(u: mx.array, alpha: mx.array, c: mx.array) -> mx.array:
+def weight_of_u(u: mx.array, alpha: mx.array, c: mx.array) -> mx.array:
     return mx.square(_root_weight(u, alpha) / c)
 
 
@@ -87,9 +89,7 @@ def elasticity(n: int, u: mx.array, alpha: mx.array) -> mx.array:
     return (n - 1 + alpha) * -mx.expm1(-length) + (n + 1) / mx.square(s)
 
 
-rho, psi, rho_scale, psi_prime, psi_scale, rho_scale_scale, weight = chain(
-    value, pull, weigh, elasticity, largest
-)
+BY_SCALE: Scaled = chain(f, psi_of_u, weight_of_u, elasticity, largest)
 
 
 def _u(r: mx.array, scale: mx.array) -> mx.array:
@@ -102,7 +102,7 @@ def rho_alpha(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
 
 def psi_alpha(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
     u = _u(r, scale)
-    return pull(u, alpha, scale) * half_h(u, alpha)
+    return psi_of_u(u, alpha, scale) * half_h(u, alpha)
 
 
 def rho_alpha_alpha(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
@@ -113,38 +113,45 @@ def rho_alpha_scale(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
     return -_u(r, scale) * psi_alpha(r, alpha, scale)
 
 
+def largest_psi(alpha: float, scale: float) -> float:
+    """The supremum of psi: at u^2 = (2 - alpha)/(1 - alpha) for alpha below 1."""
+    if alpha >= 1:
+        return 1 / scale if alpha == 1 else math.inf
+    if alpha == -math.inf:
+        return math.exp(-0.5) / scale
+    return math.pow((2 - alpha) / (1 - alpha), (alpha - 1) / 2) / scale
+
+
 LOSS = Loss(
-    rho=rho,
-    gradient=(psi, rho_alpha, rho_scale),
-    hessian=(
-        (psi_prime, psi_alpha, psi_scale),
-        (psi_alpha, rho_alpha_alpha, rho_alpha_scale),
-        (psi_scale, rho_alpha_scale, rho_scale_scale),
-    ),
-    weight=weight,
-    thresholds=(Threshold("alpha", low=-math.inf, of_residual=False), SCALE),
-    claims=Claims(
-        formula="(r/scale)**2/2 if alpha == 2"
-        " else log(1 + (r/scale)**2/2) if alpha == 0"
-        " else 1 - exp(-(r/scale)**2/2) if alpha == -inf"
-        " else exp((r/scale)**2/2) - 1 if alpha == inf"
-        " else abs(alpha - 2)/alpha*((1 + (r/scale)**2/abs(alpha - 2))**(alpha/2) - 1)",
-        bound="1/scale if alpha == 1 else exp(-1/2)/scale if alpha == -inf"
-        " else inf if alpha > 1 else ((2 - alpha)/(1 - alpha))**((alpha - 1)/2)/scale",
-        ulps=(
-            "8 + 2*abs(alpha) if abs(alpha) < 16 else 6 + (r/scale)**2",
-            "6 + 2.5*abs(alpha - 2) if abs(alpha) < 16 else 10 + 3*(r/scale)**2",
-        ),
-        use="how robust to be is to be tuned, by one number",
-        by_shape=1000,
-        kernels=15,
+    "general_loss",
+    BY_SCALE.rho,
+    thresholds=[Threshold("alpha", default=1.0, low=-math.inf, has_residual_units=False), SCALE],
+    psi=BY_SCALE.psi,
+    psi_prime=BY_SCALE.psi_prime,
+    partials={
+        "alpha": rho_alpha,
+        "scale": BY_SCALE.rho_scale,
+        ("r", "alpha"): psi_alpha,
+        ("r", "scale"): BY_SCALE.psi_scale,
+        ("alpha", "alpha"): rho_alpha_alpha,
+        ("alpha", "scale"): rho_alpha_scale,
+        ("scale", "scale"): BY_SCALE.rho_scale_scale,
+    },
+    weight=BY_SCALE.weight,
+    traits=Traits(
+        convex=lambda alpha, scale: alpha >= 1,
+        even=True,
+        redescending=lambda alpha, scale: alpha < 1,
+        bound=largest_psi,
+        minimum=0.0,
+        smoothness=math.inf,
+        kinks=(),
         degree=0,
-        convex="alpha >= 1",
-        redescending="alpha < 1",
     ),
 )
 
 
+@loss_function(LOSS)
 def general_loss(
     predictions: Array,
     targets: Array,
@@ -156,7 +163,7 @@ def general_loss(
     where: Array | None = None,
     axis: Axis = None,
 ) -> mx.array:
-    r"""Barron's general loss: half the square near zero, in the tails as alpha says.
+    r"""Barron's general loss: from the squared error to Welsch's loss by one number, alpha.
 
     With :math:`u = (\text{predictions} - \text{targets})/c`, c being the scale,
 
@@ -245,20 +252,32 @@ def general_loss(
     >>> mx.grad(lambda x: sl.general_loss(x, mx.zeros(3), 1.0, 0.5, "sum"))(predictions)
     array([0, 1.94028, -2], dtype=float32)
     """
-    return evaluate(
-        "general_loss",
-        LOSS,
-        {"predictions": predictions, "targets": targets},
-        {"alpha": alpha, "scale": scale},
-        reduction,
-        weights,
-        where,
-        axis,
+    return LOSS(
+        predictions, targets, alpha, scale, reduction, weights=weights, where=where, axis=axis
     )
 
 
-class GeneralLoss(LossModule, function=general_loss, loss=LOSS):
-    """General loss as a module: half a square near zero, in the tails what alpha says.
+class GeneralLoss(LossModule):
+    """Barron's general loss as a module.
+
+    See :func:`general_loss` for the formula, the limits and the error bounds.
+
+    A threshold that is a number or a NumPy array is fixed. An ``mx.array`` is trained with the
+    model that holds the loss; :class:`Learned` is trained inside its range. See
+    :class:`LossModule`.
+
+    Parameters
+    ----------
+    alpha : float, mx.array or Learned, default 1.0
+        The shape, a plain number; any, infinite ones too. 2 is half the square, 1 Charbonnier, 0
+        Cauchy, -2 Geman-McClure, -inf Welsch: the smaller, the less an outlier matters. An array
+        broadcasts to the data and is differentiable.
+    scale : float, mx.array or Learned, default 1.0
+        The size of residual at which the loss begins to give in, in the units of the residual;
+        above 0. An array broadcasts to the data (per sample, channel or element) and is
+        differentiable.
+    reduction : {"none", "mean", "sum"}, default "mean"
+        What a call returns: one loss per element, their mean, or their sum.
 
     Examples
     --------
@@ -271,9 +290,10 @@ class GeneralLoss(LossModule, function=general_loss, loss=LOSS):
     array(0.117783, dtype=float32)
     """
 
+    loss = LOSS
+
+    @known_keywords("GeneralLoss")
     def __init__(
         self, alpha: Learnable = 1.0, scale: Learnable = 1.0, reduction: Reduction = "mean"
     ) -> None:
-        super().__init__(reduction)
-        self.alpha = alpha
-        self.scale = scale
+        super().__init__(alpha, scale, reduction)

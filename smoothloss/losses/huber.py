@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from .._evaluate import evaluate
-from .._inputs import Array, Axis, Parameter, Reduction
-from .._loss import Claims, Loss, Threshold
+from .._engine.arguments import known_keywords
+from .._loss import Loss, loss_function
 from .._modules import Learnable, LossModule
+from .._threshold import Threshold
+from .._traits import Traits
+from .._types import Array, Axis, Parameter, Reduction
 from ._elementary import clip, largest, one_at_zero, split
 
 
@@ -57,23 +59,33 @@ def weight(r: mx.array, delta: mx.array) -> mx.array:
 
 
 LOSS = Loss(
-    rho=rho,
-    gradient=(psi, rho_delta),
-    hessian=((psi_prime, psi_delta), (psi_delta, rho_delta_delta)),
+    "huber_loss",
+    rho,
+    thresholds=[Threshold("delta", default=1.0)],
+    psi=psi,
+    psi_prime=psi_prime,
+    partials={
+        "delta": rho_delta,
+        ("r", "delta"): psi_delta,
+        ("delta", "delta"): rho_delta_delta,
+    },
     weight=weight,
-    thresholds=(Threshold("delta"),),
-    claims=Claims(
-        formula="r**2/2 if abs(r) <= delta else delta*(abs(r) - delta/2)",
-        bound="delta",
-        ulps=("3", "0.5"),
-        use="errors are normal but for a few outliers: delta = 1.345 sigma is 95 % efficient",
-        degree=2,
+    reduction="none",
+    data_names=("inputs", "targets"),
+    traits=Traits(
+        convex=True,
+        even=True,
+        redescending=False,
+        bound=lambda delta: delta,
+        minimum=0.0,
         smoothness=1,
-        kinks=("-delta", "delta"),
+        kinks=lambda delta: (-delta, delta),
+        degree=2,
     ),
 )
 
 
+@loss_function(LOSS)
 def huber_loss(
     inputs: Array,
     targets: Array,
@@ -84,7 +96,7 @@ def huber_loss(
     where: Array | None = None,
     axis: Axis = None,
 ) -> mx.array:
-    r"""Huber loss: half the square near zero, linear with slope delta in the tails.
+    r"""Huber loss: quadratic within delta, linear with slope delta beyond.
 
     With :math:`r = \text{inputs} - \text{targets}`,
 
@@ -155,20 +167,25 @@ def huber_loss(
     >>> mx.grad(lambda x: sl.huber_loss(x, mx.zeros(3), 2.0, "sum"))(inputs)
     array([0, 0.5, 2], dtype=float32)
     """
-    return evaluate(
-        "huber_loss",
-        LOSS,
-        {"inputs": inputs, "targets": targets},
-        {"delta": delta},
-        reduction,
-        weights,
-        where,
-        axis,
-    )
+    return LOSS(inputs, targets, delta, reduction, weights=weights, where=where, axis=axis)
 
 
-class HuberLoss(LossModule, function=huber_loss, loss=LOSS):
-    """Huber loss as a module: half the square near zero, linear with slope delta in the tails.
+class HuberLoss(LossModule):
+    """Huber loss as a module.
+
+    See :func:`huber_loss` for the formula, the limits and the error bounds.
+
+    A threshold that is a number or a NumPy array is fixed. An ``mx.array`` is trained with the
+    model that holds the loss; :class:`Learned` is trained inside its range. See
+    :class:`LossModule`.
+
+    Parameters
+    ----------
+    delta : float, mx.array or Learned, default 1.0
+        Where the loss turns from quadratic to linear, in the units of the residual; at least 0.
+        An array broadcasts to the data (per sample, channel or element) and is differentiable.
+    reduction : {"none", "mean", "sum"}, default "mean"
+        What a call returns: one loss per element, their mean, or their sum.
 
     Examples
     --------
@@ -181,6 +198,8 @@ class HuberLoss(LossModule, function=huber_loss, loss=LOSS):
     array(3.25, dtype=float32)
     """
 
+    loss = LOSS
+
+    @known_keywords("HuberLoss")
     def __init__(self, delta: Learnable = 1.0, reduction: Reduction = "mean") -> None:
-        super().__init__(reduction)
-        self.delta = delta
+        super().__init__(delta, reduction)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from .._evaluate import evaluate
-from .._inputs import Array, Axis, Parameter, Reduction
-from .._loss import Claims, Loss
+from .._engine.arguments import known_keywords
+from .._loss import Loss, loss_function
 from .._modules import LossModule, legacy
+from .._traits import Traits
+from .._types import Array, Axis, Parameter, Reduction
 from ._elementary import constant, sign
 
 
@@ -32,22 +33,25 @@ def weight(r: mx.array) -> mx.array:
 
 
 LOSS = Loss(
-    rho=rho,
-    gradient=(psi,),
-    hessian=((psi_prime,),),
+    "l1_loss",
+    rho,
+    psi=psi,
+    psi_prime=psi_prime,
     weight=weight,
-    claims=Claims(
-        formula="abs(r)",
-        bound="1",
-        ulps=("0.5", "0"),
-        use="the median is wanted, and exact fits are welcome",
-        degree=1,
+    traits=Traits(
+        convex=True,
+        even=True,
+        redescending=False,
+        bound=1.0,
+        minimum=0.0,
         smoothness=0,
-        kinks=("0",),
+        kinks=(0.0,),
+        degree=1,
     ),
 )
 
 
+@loss_function(LOSS)
 def l1_loss(
     predictions: Array,
     targets: Array,
@@ -57,7 +61,7 @@ def l1_loss(
     where: Array | None = None,
     axis: Axis = None,
 ) -> mx.array:
-    r"""L1 loss: the absolute residual, near zero and in the tails alike.
+    r"""L1 loss: the absolute error, whose minimum is the median.
 
     With :math:`r = \text{predictions} - \text{targets}`,
 
@@ -117,20 +121,21 @@ def l1_loss(
     >>> mx.grad(lambda x: sl.l1_loss(x, mx.zeros(3), "sum"))(predictions)
     array([0, 1, -1], dtype=float32)
     """
-    return evaluate(
-        "l1_loss",
-        LOSS,
-        {"predictions": predictions, "targets": targets},
-        {},
-        reduction,
-        weights,
-        where,
-        axis,
-    )
+    return LOSS(predictions, targets, reduction, weights=weights, where=where, axis=axis)
 
 
-class L1Loss(LossModule, function=l1_loss, loss=LOSS):
-    """L1 loss as a module: the absolute residual, near zero and in the tails alike.
+class L1Loss(LossModule):
+    """L1 loss (absolute error) as a module.
+
+    See :func:`l1_loss` for the formula, the limits and the error bounds.
+
+    Parameters
+    ----------
+    reduction : {"none", "mean", "sum"}, default "mean"
+        What a call returns: one loss per element, their mean, or their sum.
+    size_average, reduce : bool, optional
+        Deprecated arguments of PyTorch. If one is given, they replace ``reduction``: "none" if
+        ``reduce`` is False, else "sum" if ``size_average`` is False, else "mean".
 
     Examples
     --------
@@ -143,6 +148,9 @@ class L1Loss(LossModule, function=l1_loss, loss=LOSS):
     array(1, dtype=float32)
     """
 
+    loss = LOSS
+
+    @known_keywords("L1Loss")
     def __init__(
         self,
         reduction: Reduction = "mean",

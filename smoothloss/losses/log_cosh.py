@@ -12,12 +12,15 @@ at 20 and the rest of a is added. :math:`\psi = \tanh r`,
 
 from __future__ import annotations
 
+import math
+
 import mlx.core as mx
 
-from .._evaluate import evaluate
-from .._inputs import Array, Axis, Parameter, Reduction
-from .._loss import Claims, Loss
+from .._engine.arguments import known_keywords
+from .._loss import Loss, loss_function
 from .._modules import LossModule
+from .._traits import Traits
+from .._types import Array, Axis, Parameter, Reduction
 from ._elementary import huge, log1p, scalar
 
 FAR = 20.0
@@ -47,20 +50,26 @@ def weight(r: mx.array) -> mx.array:
 
 
 LOSS = Loss(
-    rho=rho,
-    gradient=(psi,),
-    hessian=((psi_prime,),),
+    "log_cosh_loss",
+    rho,
+    psi=psi,
+    psi_prime=psi_prime,
     weight=weight,
-    claims=Claims(
-        formula="log(cosh(r))",
-        bound="1",
-        ulps=("4", "3"),
-        use="Huber's behaviour is wanted with derivatives of every order and nothing to tune",
-        degree=None,
+    reduction="none",
+    data_names=("inputs", "targets"),
+    traits=Traits(
+        convex=True,
+        even=True,
+        redescending=False,
+        bound=1.0,
+        minimum=0.0,
+        smoothness=math.inf,
+        kinks=(),
     ),
 )
 
 
+@loss_function(LOSS)
 def log_cosh_loss(
     inputs: Array,
     targets: Array,
@@ -70,7 +79,7 @@ def log_cosh_loss(
     where: Array | None = None,
     axis: Axis = None,
 ) -> mx.array:
-    r"""Log-cosh loss: half the square near zero, the absolute residual in the tails.
+    r"""Log-cosh loss: quadratic near zero, linear far out, with nothing to tune.
 
     With :math:`r = \text{inputs} - \text{targets}`,
 
@@ -132,20 +141,18 @@ def log_cosh_loss(
     >>> mx.grad(lambda x: sl.log_cosh_loss(x, mx.zeros(3), "sum"))(inputs)
     array([0, 0.0001, -1], dtype=float32)
     """
-    return evaluate(
-        "log_cosh_loss",
-        LOSS,
-        {"inputs": inputs, "targets": targets},
-        {},
-        reduction,
-        weights,
-        where,
-        axis,
-    )
+    return LOSS(inputs, targets, reduction, weights=weights, where=where, axis=axis)
 
 
-class LogCoshLoss(LossModule, function=log_cosh_loss, loss=LOSS):
-    """Log-cosh loss as a module: half the square near zero, linear in the tails.
+class LogCoshLoss(LossModule):
+    """Log-cosh loss as a module.
+
+    See :func:`log_cosh_loss` for the formula, the limits and the error bounds.
+
+    Parameters
+    ----------
+    reduction : {"none", "mean", "sum"}, default "mean"
+        What a call returns: one loss per element, their mean, or their sum.
 
     Examples
     --------
@@ -158,5 +165,8 @@ class LogCoshLoss(LossModule, function=log_cosh_loss, loss=LOSS):
     array(99.3069, dtype=float32)
     """
 
+    loss = LOSS
+
+    @known_keywords("LogCoshLoss")
     def __init__(self, reduction: Reduction = "mean") -> None:
         super().__init__(reduction)

@@ -5,12 +5,15 @@ r"""Squared error.
 
 from __future__ import annotations
 
+import math
+
 import mlx.core as mx
 
-from .._evaluate import evaluate
-from .._inputs import Array, Axis, Parameter, Reduction
-from .._loss import Claims, Loss
+from .._engine.arguments import known_keywords
+from .._loss import Loss, loss_function
 from .._modules import LossModule, legacy
+from .._traits import Traits
+from .._types import Array, Axis, Parameter, Reduction
 from ._elementary import constant
 
 
@@ -27,20 +30,25 @@ def psi_prime(r: mx.array) -> mx.array:
 
 
 LOSS = Loss(
-    rho=rho,
-    gradient=(psi,),
-    hessian=((psi_prime,),),
+    "mse_loss",
+    rho,
+    psi=psi,
+    psi_prime=psi_prime,
     weight=psi_prime,
-    claims=Claims(
-        formula="r**2",
-        bound="inf",
-        ulps=("3", "0.5"),
-        use="errors are normal, without outliers",
+    traits=Traits(
+        convex=True,
+        even=True,
+        redescending=False,
+        bound=math.inf,
+        minimum=0.0,
+        smoothness=math.inf,
+        kinks=(),
         degree=2,
     ),
 )
 
 
+@loss_function(LOSS)
 def mse_loss(
     predictions: Array,
     targets: Array,
@@ -50,7 +58,7 @@ def mse_loss(
     where: Array | None = None,
     axis: Axis = None,
 ) -> mx.array:
-    r"""Squared error: the square of the residual, near zero and in the tails alike.
+    r"""Squared error: the square of the residual, whose minimum is the mean.
 
     With :math:`r = \text{predictions} - \text{targets}`,
 
@@ -112,20 +120,21 @@ def mse_loss(
     >>> mx.grad(lambda x: sl.mse_loss(x, mx.zeros(3), "sum"))(predictions)
     array([0, 1, -6], dtype=float32)
     """
-    return evaluate(
-        "mse_loss",
-        LOSS,
-        {"predictions": predictions, "targets": targets},
-        {},
-        reduction,
-        weights,
-        where,
-        axis,
-    )
+    return LOSS(predictions, targets, reduction, weights=weights, where=where, axis=axis)
 
 
-class MSELoss(LossModule, function=mse_loss, loss=LOSS):
-    """Squared error as a module: the square, near zero and in the tails alike.
+class MSELoss(LossModule):
+    """Squared error as a module.
+
+    See :func:`mse_loss` for the formula, the limits and the error bounds.
+
+    Parameters
+    ----------
+    reduction : {"none", "mean", "sum"}, default "mean"
+        What a call returns: one loss per element, their mean, or their sum.
+    size_average, reduce : bool, optional
+        Deprecated arguments of PyTorch. If one is given, they replace ``reduction``: "none" if
+        ``reduce`` is False, else "sum" if ``size_average`` is False, else "mean".
 
     Examples
     --------
@@ -138,6 +147,9 @@ class MSELoss(LossModule, function=mse_loss, loss=LOSS):
     array(5, dtype=float32)
     """
 
+    loss = LOSS
+
+    @known_keywords("MSELoss")
     def __init__(
         self,
         reduction: Reduction = "mean",

@@ -17,12 +17,16 @@ The weight is 1/S.
 
 from __future__ import annotations
 
+import math
+
 import mlx.core as mx
 
-from .._evaluate import evaluate
-from .._inputs import Array, Axis, Parameter, Reduction
-from .._loss import Claims, Loss, Threshold
+from .._engine.arguments import known_keywords
+from .._loss import Loss, loss_function
 from .._modules import Learnable, LossModule
+from .._threshold import Threshold
+from .._traits import Traits
+from .._types import Array, Axis, Parameter, Reduction
 from ._elementary import clip, largest, one_at_zero, root, wide
 
 
@@ -83,21 +87,31 @@ def weight(r: mx.array, delta: mx.array) -> mx.array:
 
 
 LOSS = Loss(
-    rho=rho,
-    gradient=(psi, rho_delta),
-    hessian=((psi_prime, psi_delta), (psi_delta, rho_delta_delta)),
+    "pseudo_huber_loss",
+    rho,
+    thresholds=[Threshold("delta", default=1.0)],
+    psi=psi,
+    psi_prime=psi_prime,
+    partials={
+        "delta": rho_delta,
+        ("r", "delta"): psi_delta,
+        ("delta", "delta"): rho_delta_delta,
+    },
     weight=weight,
-    thresholds=(Threshold("delta"),),
-    claims=Claims(
-        formula="delta**2*(sqrt(1 + (r/delta)**2) - 1)",
-        bound="delta",
-        ulps=("3", "2.5"),
-        use="Huber's behaviour is wanted with derivatives of every order",
+    traits=Traits(
+        convex=True,
+        even=True,
+        redescending=False,
+        bound=lambda delta: delta,
+        minimum=0.0,
+        smoothness=math.inf,
+        kinks=(),
         degree=2,
     ),
 )
 
 
+@loss_function(LOSS)
 def pseudo_huber_loss(
     predictions: Array,
     targets: Array,
@@ -108,7 +122,7 @@ def pseudo_huber_loss(
     where: Array | None = None,
     axis: Axis = None,
 ) -> mx.array:
-    r"""Pseudo-Huber loss: half the square near zero, linear with slope delta in the tails.
+    r"""Pseudo-Huber loss: Huber's loss without a kink.
 
     With :math:`r = \text{predictions} - \text{targets}`,
 
@@ -178,20 +192,26 @@ def pseudo_huber_loss(
     >>> mx.grad(lambda x: sl.pseudo_huber_loss(x, mx.zeros(3), 1.0, "sum"))(predictions)
     array([0, 0.6, -1], dtype=float32)
     """
-    return evaluate(
-        "pseudo_huber_loss",
-        LOSS,
-        {"predictions": predictions, "targets": targets},
-        {"delta": delta},
-        reduction,
-        weights,
-        where,
-        axis,
-    )
+    return LOSS(predictions, targets, delta, reduction, weights=weights, where=where, axis=axis)
 
 
-class PseudoHuberLoss(LossModule, function=pseudo_huber_loss, loss=LOSS):
-    """Pseudo-Huber loss as a module: half the square near zero, linear in the tails.
+class PseudoHuberLoss(LossModule):
+    """Pseudo-Huber loss as a module.
+
+    See :func:`pseudo_huber_loss` for the formula, the limits and the error bounds.
+
+    A threshold that is a number or a NumPy array is fixed. An ``mx.array`` is trained with the
+    model that holds the loss; :class:`Learned` is trained inside its range. See
+    :class:`LossModule`.
+
+    Parameters
+    ----------
+    delta : float, mx.array or Learned, default 1.0
+        Where the loss turns from quadratic to linear, in the units of the residual, and the largest
+        gradient; at least 0. An array broadcasts to the data (per sample, channel or element) and
+        is differentiable.
+    reduction : {"none", "mean", "sum"}, default "mean"
+        What a call returns: one loss per element, their mean, or their sum.
 
     Examples
     --------
@@ -204,6 +224,8 @@ class PseudoHuberLoss(LossModule, function=pseudo_huber_loss, loss=LOSS):
     array(6, dtype=float32)
     """
 
+    loss = LOSS
+
+    @known_keywords("PseudoHuberLoss")
     def __init__(self, delta: Learnable = 1.0, reduction: Reduction = "mean") -> None:
-        super().__init__(reduction)
-        self.delta = delta
+        super().__init__(delta, reduction)

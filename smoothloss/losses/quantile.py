@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from .._evaluate import evaluate
-from .._inputs import Array, Axis, Parameter, Reduction
-from .._loss import Claims, Loss, Threshold
+from .._engine.arguments import known_keywords
+from .._loss import Loss, loss_function
 from .._modules import Learnable, LossModule
+from .._threshold import Threshold
+from .._traits import Traits
+from .._types import Array, Axis, Parameter, Reduction
 from ._elementary import clip, constant, huge, largest, sign
 
-QUANTILE = Threshold("quantile", high=1.0, of_residual=False)
+LEVEL = Threshold("quantile", default=0.5, high=1.0, has_residual_units=False)
 
 
 def rho(r: mx.array, quantile: mx.array) -> mx.array:
@@ -52,24 +54,31 @@ def weight(r: mx.array, quantile: mx.array) -> mx.array:
 
 
 LOSS = Loss(
-    rho=rho,
-    gradient=(psi, rho_quantile),
-    hessian=((psi_prime, psi_quantile), (psi_quantile, psi_prime)),
+    "quantile_loss",
+    rho,
+    thresholds=[LEVEL],
+    psi=psi,
+    psi_prime=psi_prime,
+    partials={
+        "quantile": rho_quantile,
+        ("r", "quantile"): psi_quantile,
+        ("quantile", "quantile"): psi_prime,
+    },
     weight=weight,
-    thresholds=(QUANTILE,),
-    claims=Claims(
-        formula="max(-quantile*r, (1 - quantile)*r)",
-        bound="max(quantile, 1 - quantile)",
-        ulps=("2", "1"),
-        use="a quantile is wanted, or an interval from two of them",
-        degree=1,
+    traits=Traits(
+        convex=True,
+        even=lambda quantile: quantile == 0.5,
+        redescending=False,
+        bound=lambda quantile: max(quantile, 1 - quantile),
+        minimum=0.0,
         smoothness=0,
-        kinks=("0",),
-        even="quantile == 0.5",
+        kinks=(0.0,),
+        degree=1,
     ),
 )
 
 
+@loss_function(LOSS)
 def quantile_loss(
     predictions: Array,
     targets: Array,
@@ -80,7 +89,7 @@ def quantile_loss(
     where: Array | None = None,
     axis: Axis = None,
 ) -> mx.array:
-    r"""Quantile (pinball) loss: a tilted absolute residual, near zero and in the tails alike.
+    r"""Quantile (pinball) loss: two slopes, whose minimum is a quantile.
 
     With :math:`e = \text{targets} - \text{predictions}`, the opposite of the residual r, and the
     quantile :math:`\tau`,
@@ -147,20 +156,25 @@ def quantile_loss(
     >>> mx.grad(lambda x: sl.quantile_loss(x, mx.zeros(3), 0.75, "sum"))(predictions)
     array([-0.75, 0, 0.25], dtype=float32)
     """
-    return evaluate(
-        "quantile_loss",
-        LOSS,
-        {"predictions": predictions, "targets": targets},
-        {"quantile": quantile},
-        reduction,
-        weights,
-        where,
-        axis,
-    )
+    return LOSS(predictions, targets, quantile, reduction, weights=weights, where=where, axis=axis)
 
 
-class QuantileLoss(LossModule, function=quantile_loss, loss=LOSS):
-    """Quantile loss as a module: two slopes, near zero and in the tails alike.
+class QuantileLoss(LossModule):
+    """Quantile (pinball) loss as a module.
+
+    See :func:`quantile_loss` for the formula, the limits and the error bounds.
+
+    A threshold that is a number or a NumPy array is fixed. An ``mx.array`` is trained with the
+    model that holds the loss; :class:`Learned` is trained inside its range. See
+    :class:`LossModule`.
+
+    Parameters
+    ----------
+    quantile : float, mx.array or Learned, default 0.5
+        The quantile that is estimated, in [0, 1]: a plain number. An array broadcasts to the data
+        (many quantiles at once) and is differentiable.
+    reduction : {"none", "mean", "sum"}, default "mean"
+        What a call returns: one loss per element, their mean, or their sum.
 
     Examples
     --------
@@ -174,6 +188,8 @@ class QuantileLoss(LossModule, function=quantile_loss, loss=LOSS):
     array([[0.1, 0.1]], dtype=float32)
     """
 
+    loss = LOSS
+
+    @known_keywords("QuantileLoss")
     def __init__(self, quantile: Learnable = 0.5, reduction: Reduction = "mean") -> None:
-        super().__init__(reduction)
-        self.quantile = quantile
+        super().__init__(quantile, reduction)

@@ -19,12 +19,14 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from .._evaluate import evaluate
-from .._inputs import Array, Axis, Parameter, Reduction
-from .._loss import Claims, Loss, Threshold
+from .._engine.arguments import known_keywords
+from .._loss import Loss, loss_function
 from .._modules import Learnable, LossModule
+from .._threshold import Threshold
+from .._traits import Traits
+from .._types import Array, Axis, Parameter, Reduction
 from ._elementary import clip, constant, inside, largest, lifted, one_at_zero, sign, split
-from .quantile import QUANTILE, rho as pinball
+from .quantile import LEVEL, rho as pinball
 
 
 def _tilted(x: mx.array, quantile: mx.array) -> mx.array:
@@ -97,29 +99,35 @@ def weight(r: mx.array, quantile: mx.array, kappa: mx.array) -> mx.array:
 
 
 LOSS = Loss(
-    rho=rho,
-    gradient=(psi, rho_quantile, rho_kappa),
-    hessian=(
-        (psi_prime, psi_quantile, psi_kappa),
-        (psi_quantile, rho_quantile_quantile, rho_quantile_kappa),
-        (psi_kappa, rho_quantile_kappa, rho_kappa_kappa),
-    ),
+    "quantile_huber_loss",
+    rho,
+    thresholds=[LEVEL, Threshold("kappa", default=1.0)],
+    psi=psi,
+    psi_prime=psi_prime,
+    partials={
+        "quantile": rho_quantile,
+        "kappa": rho_kappa,
+        ("r", "quantile"): psi_quantile,
+        ("r", "kappa"): psi_kappa,
+        ("quantile", "quantile"): rho_quantile_quantile,
+        ("quantile", "kappa"): rho_quantile_kappa,
+        ("kappa", "kappa"): rho_kappa_kappa,
+    },
     weight=weight,
-    thresholds=(QUANTILE, Threshold("kappa")),
-    claims=Claims(
-        formula="(1 - quantile if r > 0 else quantile)"
-        " * (r**2/2 if abs(r) <= kappa else kappa*(abs(r) - kappa/2))",
-        bound="max(quantile, 1 - quantile)*(kappa if kappa > 0 else 1)",
-        ulps=("4", "2"),
-        use="many quantiles are learned by a network, as in distributional reinforcement learning",
-        degree=2,
+    traits=Traits(
+        convex=True,
+        even=lambda quantile, kappa: quantile == 0.5,
+        redescending=False,
+        bound=lambda quantile, kappa: max(quantile, 1 - quantile) * (kappa if kappa > 0 else 1.0),
+        minimum=0.0,
         smoothness=1,
-        kinks=("-kappa", "0", "kappa"),
-        even="quantile == 0.5",
+        kinks=lambda quantile, kappa: (-kappa, 0.0, kappa),
+        degree=2,
     ),
 )
 
 
+@loss_function(LOSS)
 def quantile_huber_loss(
     predictions: Array,
     targets: Array,
@@ -131,7 +139,7 @@ def quantile_huber_loss(
     where: Array | None = None,
     axis: Axis = None,
 ) -> mx.array:
-    r"""Quantile-Huber loss: a tilted half square near zero, a tilted linear loss in the tails.
+    r"""Quantile-Huber loss: the quantile loss, quadratic within kappa.
 
     With :math:`e = \text{targets} - \text{predictions}`, the opposite of the residual r, and the
     quantile :math:`\tau`,
@@ -210,20 +218,31 @@ def quantile_huber_loss(
     >>> mx.grad(lambda x: sl.quantile_huber_loss(x, mx.zeros(3), 0.75, 1.0, "sum"))(predictions)
     array([-0.375, 0.125, 0.25], dtype=float32)
     """
-    return evaluate(
-        "quantile_huber_loss",
-        LOSS,
-        {"predictions": predictions, "targets": targets},
-        {"quantile": quantile, "kappa": kappa},
-        reduction,
-        weights,
-        where,
-        axis,
+    return LOSS(
+        predictions, targets, quantile, kappa, reduction, weights=weights, where=where, axis=axis
     )
 
 
-class QuantileHuberLoss(LossModule, function=quantile_huber_loss, loss=LOSS):
-    """Quantile Huber loss as a module: two half parabolas near zero, two slopes in the tails.
+class QuantileHuberLoss(LossModule):
+    """Quantile-Huber loss as a module.
+
+    See :func:`quantile_huber_loss` for the formula, the limits and the error bounds.
+
+    A threshold that is a number or a NumPy array is fixed. An ``mx.array`` is trained with the
+    model that holds the loss; :class:`Learned` is trained inside its range. See
+    :class:`LossModule`.
+
+    Parameters
+    ----------
+    quantile : float, mx.array or Learned, default 0.5
+        The quantile that is estimated, in [0, 1]: a plain number. An array broadcasts to the data
+        (many quantiles at once) and is differentiable.
+    kappa : float, mx.array or Learned, default 1.0
+        Where the loss turns from quadratic to linear, in the units of the residual; at least 0.
+        Keep it small beside the spread of the targets: as large, the minimum is no quantile. An
+        array broadcasts to the data and is differentiable.
+    reduction : {"none", "mean", "sum"}, default "mean"
+        What a call returns: one loss per element, their mean, or their sum.
 
     Examples
     --------
@@ -236,9 +255,10 @@ class QuantileHuberLoss(LossModule, function=quantile_huber_loss, loss=LOSS):
     array(0.25, dtype=float32)
     """
 
+    loss = LOSS
+
+    @known_keywords("QuantileHuberLoss")
     def __init__(
         self, quantile: Learnable = 0.5, kappa: Learnable = 1.0, reduction: Reduction = "mean"
     ) -> None:
-        super().__init__(reduction)
-        self.quantile = quantile
-        self.kappa = kappa
+        super().__init__(quantile, kappa, reduction)

@@ -18,10 +18,12 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from .._evaluate import evaluate
-from .._inputs import Array, Axis, Parameter, Reduction
-from .._loss import Claims, Loss, Threshold
+from .._engine.arguments import known_keywords
+from .._loss import Loss, loss_function
 from .._modules import Learnable, LossModule, legacy
+from .._threshold import Threshold
+from .._traits import Traits
+from .._types import Array, Axis, Parameter, Reduction
 from ._elementary import clip, huge, inside, one_at_zero
 
 
@@ -60,23 +62,31 @@ def weight(r: mx.array, beta: mx.array) -> mx.array:
 
 
 LOSS = Loss(
-    rho=rho,
-    gradient=(psi, rho_beta),
-    hessian=((psi_prime, psi_beta), (psi_beta, rho_beta_beta)),
+    "smooth_l1_loss",
+    rho,
+    thresholds=[Threshold("beta", default=1.0)],
+    psi=psi,
+    psi_prime=psi_prime,
+    partials={
+        "beta": rho_beta,
+        ("r", "beta"): psi_beta,
+        ("beta", "beta"): rho_beta_beta,
+    },
     weight=weight,
-    thresholds=(Threshold("beta"),),
-    claims=Claims(
-        formula="r**2/(2*beta) if abs(r) < beta else abs(r) - beta/2",
-        bound="1",
-        ulps=("3", "2"),
-        use="as in object detection: every outlier pulls alike, with a gradient of 1",
-        degree=1,
+    traits=Traits(
+        convex=True,
+        even=True,
+        redescending=False,
+        bound=1.0,
+        minimum=0.0,
         smoothness=1,
-        kinks=("-beta", "beta"),
+        kinks=lambda beta: (-beta, beta),
+        degree=1,
     ),
 )
 
 
+@loss_function(LOSS)
 def smooth_l1_loss(
     predictions: Array,
     targets: Array,
@@ -87,7 +97,7 @@ def smooth_l1_loss(
     where: Array | None = None,
     axis: Axis = None,
 ) -> mx.array:
-    r"""Smooth L1 loss: the square near zero, the absolute residual in the tails.
+    r"""Smooth L1 loss: quadratic within beta, linear with slope 1 beyond.
 
     With :math:`r = \text{predictions} - \text{targets}`,
 
@@ -158,20 +168,28 @@ def smooth_l1_loss(
     >>> mx.grad(sl.smooth_l1_loss)(predictions, mx.zeros(3), beta=0.0)
     array([0, 0.333333, 0.333333], dtype=float32)
     """
-    return evaluate(
-        "smooth_l1_loss",
-        LOSS,
-        {"predictions": predictions, "targets": targets},
-        {"beta": beta},
-        reduction,
-        weights,
-        where,
-        axis,
-    )
+    return LOSS(predictions, targets, beta, reduction, weights=weights, where=where, axis=axis)
 
 
-class SmoothL1Loss(LossModule, function=smooth_l1_loss, loss=LOSS):
-    """Smooth L1 loss as a module: the square near zero, the absolute residual in the tails.
+class SmoothL1Loss(LossModule):
+    """Smooth L1 loss as a module.
+
+    See :func:`smooth_l1_loss` for the formula, the limits and the error bounds.
+
+    A threshold that is a number or a NumPy array is fixed. An ``mx.array`` is trained with the
+    model that holds the loss; :class:`Learned` is trained inside its range. See
+    :class:`LossModule`.
+
+    Parameters
+    ----------
+    beta : float, mx.array or Learned, default 1.0
+        Where the loss turns from quadratic to linear, in the units of the residual; at least 0.
+        An array broadcasts to the data (per sample, channel or element) and is differentiable.
+    reduction : {"none", "mean", "sum"}, default "mean"
+        What a call returns: one loss per element, their mean, or their sum.
+    size_average, reduce : bool, optional
+        Deprecated arguments of PyTorch. If one is given, they replace ``reduction``: "none" if
+        ``reduce`` is False, else "sum" if ``size_average`` is False, else "mean".
 
     Examples
     --------
@@ -187,6 +205,9 @@ class SmoothL1Loss(LossModule, function=smooth_l1_loss, loss=LOSS):
     {'beta': array(1, dtype=float32)}
     """
 
+    loss = LOSS
+
+    @known_keywords("SmoothL1Loss")
     def __init__(
         self,
         beta: Learnable = 1.0,
@@ -195,5 +216,4 @@ class SmoothL1Loss(LossModule, function=smooth_l1_loss, loss=LOSS):
         size_average: bool | None = None,
         reduce: bool | None = None,
     ) -> None:
-        super().__init__(legacy("SmoothL1Loss", reduction, size_average, reduce))
-        self.beta = beta
+        super().__init__(beta, legacy("SmoothL1Loss", reduction, size_average, reduce))

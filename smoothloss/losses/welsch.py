@@ -10,30 +10,33 @@ See ``_scaled.py`` for the derivatives in r and c.
 
 from __future__ import annotations
 
+import math
+
 import mlx.core as mx
 
-from .._evaluate import evaluate
-from .._inputs import Array, Axis, Parameter, Reduction
-from .._loss import Claims
+from .._engine.arguments import known_keywords
+from .._loss import loss_function
 from .._modules import Learnable, LossModule
+from .._traits import Traits
+from .._types import Array, Axis, Parameter, Reduction
 from ._elementary import clip, exp, scalar
 from ._scaled import scaled
 
 FAR = 64.0  # from where on the exponential is 0
 
 
-def value(u: mx.array) -> mx.array:
+def f(u: mx.array) -> mx.array:
     return -mx.expm1(-0.5 * mx.square(u))
 
 
-def pull(u: mx.array, c: mx.array) -> mx.array:
+def psi_of_u(u: mx.array, c: mx.array) -> mx.array:
     # The root of the exponential twice, lest it underflow before the quotient does.
     k = clip(u, scalar(FAR, u))
     e = exp(-0.25 * mx.square(k))
     return k * e * (e / c)
 
 
-def weigh(u: mx.array, c: mx.array) -> mx.array:
+def weight_of_u(u: mx.array, c: mx.array) -> mx.array:
     return mx.square(exp(-0.25 * mx.square(u)) / c)
 
 
@@ -44,22 +47,25 @@ def elasticity(n: int, u: mx.array) -> mx.array:
 
 
 LOSS = scaled(
-    value,
-    pull,
-    weigh,
+    "welsch_loss",
+    f,
+    psi_of_u,
+    weight_of_u,
     elasticity,
-    Claims(
-        formula="1 - exp(-(r/scale)**2/2)",
-        bound="exp(-1/2)/scale",
-        ulps=("4", "5 + 1.5*(r/scale)**2"),
-        use="outliers should have no say at all, and it should end faster than Geman-McClure",
+    Traits(
+        convex=False,
+        even=True,
+        redescending=True,
+        bound=lambda scale: math.exp(-0.5) / scale,
+        minimum=0.0,
+        smoothness=math.inf,
+        kinks=(),
         degree=0,
-        convex="False",
-        redescending="True",
     ),
 )
 
 
+@loss_function(LOSS)
 def welsch_loss(
     predictions: Array,
     targets: Array,
@@ -70,7 +76,7 @@ def welsch_loss(
     where: Array | None = None,
     axis: Axis = None,
 ) -> mx.array:
-    r"""Welsch (Leclerc) loss: half the square near zero, constant in the tails.
+    r"""Welsch (Leclerc) loss: quadratic near zero, constant beyond a few scales.
 
     With :math:`u = (\text{predictions} - \text{targets})/c`, c being the scale,
 
@@ -141,20 +147,26 @@ def welsch_loss(
     >>> mx.grad(lambda x: sl.welsch_loss(x, mx.zeros(3), 1.0, "sum"))(predictions)
     array([0, 0.606531, -0], dtype=float32)
     """
-    return evaluate(
-        "welsch_loss",
-        LOSS,
-        {"predictions": predictions, "targets": targets},
-        {"scale": scale},
-        reduction,
-        weights,
-        where,
-        axis,
-    )
+    return LOSS(predictions, targets, scale, reduction, weights=weights, where=where, axis=axis)
 
 
-class WelschLoss(LossModule, function=welsch_loss, loss=LOSS):
-    """Welsch loss as a module: half a square near zero, at most 1 in the tails.
+class WelschLoss(LossModule):
+    """Welsch (Leclerc) loss as a module.
+
+    See :func:`welsch_loss` for the formula, the limits and the error bounds.
+
+    A threshold that is a number or a NumPy array is fixed. An ``mx.array`` is trained with the
+    model that holds the loss; :class:`Learned` is trained inside its range. See
+    :class:`LossModule`.
+
+    Parameters
+    ----------
+    scale : float, mx.array or Learned, default 1.0
+        The size of residual at which the loss begins to give in, in the units of the residual;
+        above 0. An array broadcasts to the data (per sample, channel or element) and is
+        differentiable.
+    reduction : {"none", "mean", "sum"}, default "mean"
+        What a call returns: one loss per element, their mean, or their sum.
 
     Examples
     --------
@@ -167,6 +179,8 @@ class WelschLoss(LossModule, function=welsch_loss, loss=LOSS):
     array(1, dtype=float32)
     """
 
+    loss = LOSS
+
+    @known_keywords("WelschLoss")
     def __init__(self, scale: Learnable = 1.0, reduction: Reduction = "mean") -> None:
-        super().__init__(reduction)
-        self.scale = scale
+        super().__init__(scale, reduction)

@@ -1,15 +1,15 @@
-"""What the record of each loss claims of its shape, beside its accuracy (test_accuracy.py)."""
+"""The traits of each loss: convex, even, redescending, its kinks, bounds and scaling."""
 
 import itertools
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from cases import BY_NAME, WITH_THRESHOLD, call, entry as entry, fitted, numbers  # entry: a fixture
+from cases import BY_NAME, WITH_THRESHOLD, Entry, call, fitted, numbers
 from oracle import as_numpy, vectorised
 
 import smoothloss as sl
-from smoothloss._catalog import Entry
 
 INF = float("inf")
 # Fine near 0, wide beyond; no residual is a kink, and most have their opposite.
@@ -19,14 +19,12 @@ R = np.concatenate([-R[::-1], R])
 
 def settings(entry: Entry) -> list[dict[str, float]]:
     """Thresholds of every kind: two of the residual's units, with every plain number."""
-    each = ([0.7, 1.9] if t.of_residual else numbers(t) for t in entry.loss.thresholds)
+    each = ([0.7, 1.9] if t.has_residual_units else numbers(t) for t in entry.loss.thresholds)
     return [dict(zip(entry.threshold_names, v, strict=True)) for v in itertools.product(*each)]
 
 
-def claimed(entry: Entry, text: str, theta: dict[str, float], r: float = 0.0) -> float:
-    with np.errstate(all="ignore"):
-        values = (np.asarray(v, float) for v in theta.values())
-        return vectorised(entry, text)(np.asarray(r), *values)
+def trait(entry: Entry, name: str, theta: dict[str, float]) -> Any:
+    return entry.trait(name, *theta.values())
 
 
 def norm(entry: Entry, theta: dict[str, float]) -> sl.RobustNorm:
@@ -42,16 +40,16 @@ def test_even_or_not(entry: Entry) -> None:
         f = norm(entry, theta)
         for g, sign in ((f.rho, 1), (f.psi, -1), (f.weight, 1), (f.psi_prime, 1)):
             same = np.array_equal(as_numpy(g(f64(R))), sign * as_numpy(g(f64(-R))))
-            assert same or not claimed(entry, entry.loss.claims.even, theta), theta
+            assert same or not trait(entry, "even", theta), theta
         uneven = not np.allclose(as_numpy(f.rho(f64(R))), as_numpy(f.rho(f64(-R))))
-        assert uneven != claimed(entry, entry.loss.claims.even, theta), theta
+        assert uneven != trait(entry, "even", theta), theta
 
 
 def test_the_least_value_is_at_0(entry: Entry) -> None:
     for theta in settings(entry):
         rho = norm(entry, theta).rho
         least = rho(f64([0.0])).item()
-        assert least == pytest.approx(claimed(entry, entry.loss.claims.least, theta), abs=1e-7)
+        assert least == pytest.approx(trait(entry, "minimum", theta), abs=1e-7)
         assert (as_numpy(rho(f64(R))) >= least).all()
 
 
@@ -60,12 +58,12 @@ def test_convex_or_not(entry: Entry) -> None:
         psi = as_numpy(norm(entry, theta).psi(f64(R)))
         psi = psi[np.isfinite(psi)]
         rising = (np.diff(psi) >= -1e-12 * abs(psi[1:])).all()
-        assert rising == bool(claimed(entry, entry.loss.claims.convex, theta)), theta
+        assert rising == bool(trait(entry, "convex", theta)), theta
 
 
 def test_the_bound_of_the_gradient_is_the_least_one(entry: Entry) -> None:
     for theta in settings(entry):
-        bound = claimed(entry, entry.loss.claims.bound, theta)
+        bound = trait(entry, "bound", theta)
         largest = np.nanmax(abs(as_numpy(norm(entry, theta).psi(f64(R)))))
         if np.isfinite(bound):
             assert largest == pytest.approx(bound, rel=1e-5), theta
@@ -77,20 +75,19 @@ def test_redescending_or_not(entry: Entry) -> None:
     for theta in settings(entry):
         psi = abs(as_numpy(norm(entry, theta).psi(f64([3.0, 1e12, INF]))))
         falls = psi[1] < 0.1 * psi[0] and psi[2] == 0
-        assert falls == bool(claimed(entry, entry.loss.claims.redescending, theta)), theta
+        assert falls == bool(trait(entry, "redescending", theta)), theta
 
 
 def test_kinks_are_where_they_are_claimed_and_nowhere_else(entry: Entry) -> None:
     """The first derivative that jumps does so at every kink; between kinks, none does."""
-    claims = entry.loss.claims
     h = 1e-6
     for theta in settings(entry):
-        if set(theta.values()) & {0.0, 1.0} and claims.kinks:
+        if set(theta.values()) & {0.0, 1.0} and entry.loss.traits.kinks:
             continue  # a quantile of 0 or 1 may have one side only
         f = norm(entry, theta)
-        kinks = [float(claimed(entry, kink, theta)) for kink in claims.kinks]
+        kinks = trait(entry, "kinks", theta)
         for kink in kinks:
-            if kink == 0 and len(kinks) > 1 and claimed(entry, claims.even, theta):
+            if kink == 0 and len(kinks) > 1 and trait(entry, "even", theta):
                 continue  # of a tilt that is none
             lower, upper = f64([kink - h]), f64([kink + h])
             jumps = [abs(g(upper) - g(lower)).item() for g in (f.rho, f.psi, f.psi_prime)]
@@ -99,7 +96,7 @@ def test_kinks_are_where_they_are_claimed_and_nowhere_else(entry: Entry) -> None
                 for v in (lower - 1e-4, upper)
             ]
             jumps.append(abs(bends[1] - bends[0]))
-            order = int(claims.smoothness)
+            order = int(entry.loss.traits.smoothness)
             assert jumps[order] <= 1e-5
             assert jumps[order + 1] > 1e-4, (theta, kink)
         r = np.linspace(-6, 6, 200_001)
@@ -110,14 +107,25 @@ def test_kinks_are_where_they_are_claimed_and_nowhere_else(entry: Entry) -> None
             assert np.nanmax(step) <= 1e-3 * (1 + np.nanmax(abs(v))), (theta, g)
 
 
+@pytest.mark.parametrize("name", ["bound", "convex", "redescending"])
+def test_the_documentation_prints_the_traits(entry: Entry, name: str) -> None:
+    """The words of the textbook have the values of the record."""
+    text = getattr(entry.textbook, "redescends" if name == "redescending" else name)
+    for theta in settings(entry):
+        with np.errstate(all="ignore"):
+            said = vectorised(entry, text)(0.0, *map(np.asarray, theta.values()))
+        assert said == pytest.approx(trait(entry, name, theta), rel=1e-12), theta
+
+
 def test_homogeneity(entry: Entry) -> None:
-    degree = entry.loss.claims.degree
+    degree = entry.loss.traits.degree
     if degree is None:
         return
     for theta in settings(entry):
         for k in (0.25, 8.0):  # powers of 2, which scale exactly
             scaled = {
-                t.name: theta[t.name] * (k if t.of_residual else 1) for t in entry.loss.thresholds
+                t.name: theta[t.name] * (k if t.has_residual_units else 1)
+                for t in entry.loss.thresholds
             }
             r = f64(R[abs(R) < 1e6])
             got, want = norm(entry, scaled).rho(k * r), k**degree * norm(entry, theta).rho(r)
@@ -132,7 +140,8 @@ def test_the_weight_times_the_residual_is_psi(entry: Entry) -> None:
             eps = float(mx.finfo(r.dtype).eps)
             fine = abs(psi) < 1e30  # and so no inf - inf
             r, psi, product = as_numpy(r)[fine], psi[fine], product[fine]
-            bound = claimed(entry, entry.loss.claims.ulps[1], theta, r)
+            values = map(np.asarray, theta.values())
+            bound = vectorised(entry, entry.textbook.ulps[1])(r, *values)
             room = eps * (8 + bound) * abs(psi) + 1e-36
             assert (abs(product - psi) <= room).all(), theta
         assert np.isnan(f.weight(f64([np.nan])).item())
@@ -143,7 +152,8 @@ def test_the_weight_far_out_and_of_tiny_thresholds(entry: Entry) -> None:
     for numbers_ in settings(entry):
         for unit, r in ((1.0, 1e30), (1e-18, 1.0), (1e-15, 1e10), (1e15, 1e-10), (1e-18, 1e-18)):
             theta = {
-                t.name: unit if t.of_residual else numbers_[t.name] for t in entry.loss.thresholds
+                t.name: unit if t.has_residual_units else numbers_[t.name]
+                for t in entry.loss.thresholds
             }
             f, x = norm(entry, theta), mx.array([r])
             psi, weight = f.psi(x).item(), f.weight(x).item()
@@ -168,7 +178,7 @@ def test_an_array_of_thresholds_is_each_of_them(entry: Entry) -> None:
     """In value and gradient, to the bit; a limit among them changes no other."""
     units = [0.0, 0.3, 1.0, INF]
     each = [
-        [v for v in units if v or not t.above] if t.of_residual else numbers(t)
+        [v for v in units if v or not t.open_low] if t.has_residual_units else numbers(t)
         for t in entry.loss.thresholds
     ]
     table = np.array(list(itertools.product(*each))).T
@@ -221,7 +231,7 @@ def test_half_the_square_near_0(entry: Entry) -> None:
     """Of the curvature there, where there is one: nothing cancels."""
     for theta in settings(entry):
         f = norm(entry, theta)
-        if entry.loss.claims.smoothness < 1 or entry.loss.claims.least != "0":
+        if entry.loss.traits.smoothness < 1 or entry.loss.traits.minimum != 0:
             continue
         r = mx.array([-1e-4 * min([1, *fitted(entry, 0.7)])])
         if f.psi_prime(r).item() == 0:  # the free side of a quantile

@@ -1,23 +1,16 @@
-"""What callers pass, checked and turned into arrays. Every error names its cure."""
+"""What callers pass, checked and turned into arrays. Every error says how to fix the call."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from numbers import Real
-from typing import Any, Literal, TypeAlias
+from typing import Any, SupportsIndex, cast
 
 import mlx.core as mx
 import numpy as np
 
-from ._loss import Threshold, as_float, is_number
-
-Reduction: TypeAlias = Literal["none", "mean", "sum"]
-Array: TypeAlias = "mx.array | np.ndarray[Any, np.dtype[Any]]"
-"""Arrays of the data: ``mx.array``, or NumPy's, which are converted as ``mx.array`` does it."""
-Parameter: TypeAlias = "float | mx.array | np.ndarray[Any, np.dtype[Any]]"
-"""A threshold or weights: a number, or an array that broadcasts to the data."""
-Axis: TypeAlias = "int | Sequence[int] | None"
+from .._threshold import Threshold, as_float, is_number
 
 _NUMPY_KINDS = "fiub"  # floating, integer, unsigned, boolean
 PART = "Take its real part or magnitude."
@@ -46,7 +39,7 @@ def as_array(function: str, name: str, value: object, *, boolean: bool = False) 
             if boolean
             else PART
             if value.dtype == mx.complex64
-            else "Convert it with .astype(mx.float32); a mask belongs into where=..."
+            else "Convert it with .astype(mx.float32); pass masks as where=..."
         )
         raise TypeError(f"{function}: `{name}` has dtype {value.dtype}; expected {wanted}. {cure}")
     return value
@@ -107,14 +100,15 @@ def threshold(
 def thresholds(
     function: str,
     specs: Sequence[Threshold],
-    given: Mapping[str, object],
+    values: Sequence[object],
     shape: Sequence[int],
     dtype: mx.Dtype,
 ) -> tuple[list[mx.array], tuple[Threshold | None, ...]]:
     """The thresholds as arrays, and what is left to check of each: of a number, nothing."""
-    theta = [threshold(function, spec, given[spec.name], shape, dtype) for spec in specs]
-    # Without a check, a kernel has no derivatives in the threshold: nobody can ask for them.
-    return theta, tuple(None if isinstance(given[s.name], Real) else s for s in specs)
+    pairs = list(zip(specs, values, strict=True))
+    theta = [threshold(function, spec, value, shape, dtype) for spec, value in pairs]
+    # Without a check, a term has no derivative in the threshold: nobody can ask for one.
+    return theta, tuple(None if isinstance(value, Real) else spec for spec, value in pairs)
 
 
 def weighting(
@@ -163,7 +157,7 @@ def axes(function: str, reduction: object, axis: object, ndim: int) -> tuple[int
             f"{function}: `axis` is {axis!r}, but reduction='none' reduces nothing. "
             f"Pass reduction='mean' or 'sum', or leave `axis` out."
         )
-    given = axis if isinstance(axis, tuple | list) else (axis,)
+    given: Sequence[Any] = axis if isinstance(axis, tuple | list) else (axis,)
     found = []
     for a in given:
         if isinstance(a, bool) or not hasattr(a, "__index__"):
@@ -171,7 +165,7 @@ def axes(function: str, reduction: object, axis: object, ndim: int) -> tuple[int
                 f"{function}: `axis` is {axis!r}; expected an int or a tuple of ints. "
                 f"Leave it out to reduce over all axes."
             )
-        i = operator.index(a)
+        i = operator.index(cast(SupportsIndex, a))
         if not -ndim <= i < ndim:
             raise ValueError(
                 f"{function}: `axis` is {axis!r}, out of range for data with {ndim} axes; expected "

@@ -1,0 +1,82 @@
+"""A formula with its partial derivatives, by hand or by MLX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+
+from .._types import Formula
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """An elementwise formula and its partial derivatives in ``(r, *thresholds)``.
+
+    A kernel without partials is differentiated by MLX. ``terms`` holds the functions built from
+    the kernel (see ``term.py``), so that they live as long as it does.
+    """
+
+    formula: Formula
+    partials: tuple[Kernel, ...] = ()
+    terms: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def partial(self, argnum: int) -> Kernel:
+        """The partial derivative by one argument, by hand or by MLX."""
+        if self.partials:
+            return self.partials[argnum]
+        return Kernel(derived(self.formula, argnum))
+
+
+def tree(
+    rho: Formula, names: Sequence[str], derivatives: Mapping[tuple[str, ...], Formula]
+) -> Kernel:
+    """The kernel of rho with the partials of ``derivatives``, to second order.
+
+    ``names`` are those of the arguments; ``derivatives`` has its keys sorted in their order. A
+    kernel of which no partial is given has none; if only some are, MLX derives the others.
+    """
+
+    def kernel(by: tuple[str, ...], formula: Formula) -> Kernel:
+        further = [tuple(sorted((*by, name), key=names.index)) for name in names]
+        given = [derivatives.get(key) for key in further]
+        if not any(given):
+            return Kernel(formula)
+        partials = (
+            kernel(key, f) if f else Kernel(derived(formula, i))
+            for i, (key, f) in enumerate(zip(further, given, strict=True))
+        )
+        return Kernel(formula, tuple(partials))
+
+    return kernel((), rho)
+
+
+def weight_of(rho: Kernel) -> Kernel:
+    """The weight function psi(r)/r of a kernel of rho, with its limit at r = 0."""
+    psi = rho.partial(0)
+    slope = psi.partial(0)
+
+    def weight(r: mx.array, *thresholds: mx.array) -> mx.array:
+        at_0 = r == 0
+        quotient = psi.formula(r, *thresholds) / mx.where(at_0, 1, r)
+        return mx.where(at_0, slope.formula(r, *thresholds), quotient)
+
+    return Kernel(weight)
+
+
+def derived(formula: Formula, argnum: int) -> Formula:
+    """MLX's derivative of an elementwise formula by one of its arguments."""
+
+    def partial(*row: mx.array) -> mx.array:
+        shape = mx.broadcast_shapes(*(v.shape for v in row))
+        row = tuple(mx.broadcast_to(v, shape) for v in row)
+
+        def along(v: mx.array) -> mx.array:
+            # A formula may ignore an argument, and with it the shape.
+            return mx.broadcast_to(formula(*row[:argnum], v, *row[argnum + 1 :]), shape)
+
+        return mx.vjp(along, [row[argnum]], [mx.ones(shape, row[0].dtype)])[1][0]
+
+    return partial

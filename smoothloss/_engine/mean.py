@@ -1,0 +1,85 @@
+"""The mean of losses: their sum over the total weight of what was selected."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import mlx.core as mx
+
+from .sums import Axes, Elementwise, sum_over, summed_in_kernel
+from .term import batch_first, data_shape, spread, widened
+
+
+def mean(
+    out: mx.array,
+    shape: Sequence[int],
+    axes: Axes,
+    weights: mx.array | None,
+    where: mx.array | None,
+) -> mx.array:
+    """The mean of losses of ``shape`` from their sum ``out`` over ``axes``.
+
+    It divides by the total weight of the selected elements; over nothing it is 0.
+    """
+    if weights is None and where is None:
+        count = math.prod(shape[a] for a in axes)
+        return out / mx.full((), float(count or 1), out.dtype)
+    # What is shared along an axis is summed once, and counted as often.
+    given = [_ranked(v, len(shape)) for v in (weights, where) if v is not None]
+    joint = mx.broadcast_shapes(*(v.shape for v in given))
+    own = tuple(a for a in axes if joint[a] != 1)
+    repeats = float(math.prod(shape[a] for a in axes if joint[a] == 1))
+    kept = [n for a, n in enumerate(joint) if a not in axes]
+    if weights is None:
+        selected = sum_over(given[0], own).reshape(kept).astype(out.dtype) * repeats
+        return out / mx.maximum(selected, 1)
+    mask = where if where is not None else mx.array(True)
+    total = sum_of_selected(own, out.dtype)(given[0], _ranked(mask, len(shape)))
+    divisor = total.reshape(kept) * repeats
+    nothing = divisor == 0
+    # 0 * out is 0 with zero derivatives, but a NaN that was included still shows.
+    return mx.where(nothing, 0 * out, out / mx.where(nothing, 1, divisor))
+
+
+def _ranked(v: mx.array, rank: int) -> mx.array:
+    return v.reshape((1,) * (rank - v.ndim) + tuple(v.shape))
+
+
+@functools.cache
+def sum_of_selected(axes: Axes, dtype: mx.Dtype) -> Elementwise:
+    """The function ``(weights, mask)`` that sums the selected weights over ``axes``.
+
+    It is linear in the weights, and its adjoint is a sum of the same kind: the cotangent, where it
+    is selected, summed over the axes along which the weights were broadcast. MLX's own adjoint
+    would sum these plainly, in float32.
+    """
+
+    def selected(weights: mx.array, mask: mx.array) -> mx.array:
+        return mx.where(mask, weights.astype(dtype), 0)
+
+    custom = mx.custom_function(lambda *row: summed_in_kernel(selected, row, axes))
+
+    @custom.vjp
+    def vjp(row: Sequence[mx.array], cotangent: mx.array, _: mx.array) -> tuple[mx.array, mx.array]:
+        weights, mask = row
+        shape = data_shape(row)
+        cotangent = _ranked(spread(cotangent, axes), len(shape))
+        adjoint = sum_of_selected(widened(weights.shape, shape), dtype)
+        by_weights = adjoint(cotangent, mx.broadcast_to(mask, shape))
+        return by_weights.reshape(weights.shape).astype(weights.dtype), mx.zeros_like(mask)
+
+    @custom.jvp
+    def jvp(row: Sequence[mx.array], tangents: Sequence[mx.array | None]) -> mx.array:
+        weights, mask = row
+        tangent = mx.zeros_like(weights) if tangents[0] is None else tangents[0]
+        return sum_of_selected(axes, dtype)(tangent, mask)
+
+    @custom.vmap
+    def vmap(row: Sequence[mx.array], batch: Sequence[int | None]) -> tuple[mx.array, int]:
+        inner = tuple(a + 1 for a in axes)
+        return sum_of_selected(inner, dtype)(*batch_first(row, batch)), 0
+
+    return cast(Elementwise, custom)

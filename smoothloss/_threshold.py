@@ -1,0 +1,124 @@
+"""A threshold of a loss: its name, default and valid interval."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Real
+from typing import TypeGuard
+
+import mlx.core as mx
+import numpy as np
+
+
+def is_number(value: object) -> TypeGuard[Real]:
+    """Whether ``value`` is a real number. True and False are not."""
+    return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+
+
+def as_float(value: Real) -> float:
+    """``value`` as a float; integers beyond the floats become infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf  # type: ignore[operator]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold of a loss: a parameter such as ``delta`` that shapes rho.
+
+    It is valid on the closed interval [low, high], or on (low, high] if ``open_low``.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name.
+    default : float, optional
+        The value used where a caller gives none. Without one, callers must give a value.
+    low, high : float, default 0.0 and inf
+        The bounds of the valid interval, in the units of the threshold.
+    open_low : bool, default False
+        Whether ``low`` itself is invalid. Above 0, subnormal numbers are then invalid too.
+    has_residual_units : bool, default True
+        Whether the threshold has the units of the residual, as a scale has. A shape or a quantile
+        is a plain number.
+
+    Raises
+    ------
+    ValueError
+        If ``name`` is no valid argument name, low is above high, or the default is not valid.
+
+    Notes
+    -----
+    A number outside the interval raises ValueError when the loss is called. The elements of an
+    array are not inspected: where one is outside the interval, the loss and its gradients are NaN.
+
+    Examples
+    --------
+    >>> import smoothloss as sl
+    >>> sl.Threshold("quantile", default=0.5, high=1.0, has_residual_units=False).interval
+    '[0, 1]'
+    """
+
+    name: str
+    default: float | None = None
+    low: float = 0.0
+    high: float = math.inf
+    open_low: bool = False
+    has_residual_units: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.isidentifier():
+            raise ValueError(
+                f"Threshold: `name` is {self.name!r}; expected a valid name of an argument. "
+                f"Use letters, digits and underscores, as in 'delta'."
+            )
+        if not self.low <= self.high:
+            raise ValueError(
+                f"Threshold: `low` is {self.low} and `high` is {self.high}; expected low <= high. "
+                f"Swap them, or leave them out for [0, inf]."
+            )
+        if self.default is not None:
+            self.checked("Threshold", self.default, mx.float32)
+
+    @property
+    def interval(self) -> str:
+        """The valid values as text, such as [0, inf]."""
+        return f"{'(' if self.open_low else '['}{self.low:g}, {self.high:g}]"
+
+    def checked(self, function: str, value: object, dtype: mx.Dtype) -> float:
+        """Return ``value`` as a float, or raise if it is no number of the interval in ``dtype``."""
+        if not is_number(value):
+            fix = (
+                f"Pass the reduction by keyword, as in reduction={value!r}."
+                if isinstance(value, str)
+                else "Pass several values as mx.array([...])."
+            )
+            raise TypeError(
+                f"{function}: `{self.name}` is of type {type(value).__name__}; expected a real "
+                f"number or an array. {fix}"
+            )
+        number = as_float(value)
+        if not self.low <= number <= self.high or (self.open_low and number == self.low):
+            raise ValueError(
+                f"{function}: `{self.name}` is {value}; expected a number in {self.interval}. "
+                f"Correct it before the call."
+            )
+        if self.open_low and self.low == 0 and number < mx.finfo(dtype).smallest_normal:
+            raise ValueError(
+                f"{function}: `{self.name}` is {value}; expected a number that {dtype} holds. "
+                f"Rescale the data."
+            )
+        return number
+
+    def validity(self, value: mx.array) -> mx.array:
+        """1 inside the interval and NaN outside: a factor that marks invalid elements."""
+        if self.open_low and self.low == 0:
+            valid = value >= mx.finfo(value.dtype).smallest_normal
+        else:
+            low = mx.array(self.low, value.dtype)
+            valid = value > low if self.open_low else value >= low
+        if self.high < math.inf:
+            valid = valid & (value <= self.high)
+        return mx.where(valid, 1.0, mx.nan)
