@@ -7,13 +7,20 @@ PEERS := $(VENV)-peers
 EXTRA := $(if $(filter Linux,$(shell uname -s)),cpu,)
 comma := ,
 
-.PHONY: demo test test-peers notebooks lab lint types doctest wheel bench bench-peers clean
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+.PHONY: demo test test-all test-peers notebooks lab lint types doctest wheel bench bench-peers clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m smoothloss
 
+# The mathematics eagerly, and a sample of what mx.compile makes of it.
 test: $(VENV)/.demo $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(PYTEST) -m 'not full'
+
+# Every case: on a CPU, g++ compiles about two thousand kernels once.
+test-all: $(VENV)/.demo $(VENV)/.test
+	$(PYTEST)
 
 # Beside PyTorch, Keras, optax, SciPy and others; on Python 3.11.
 test-peers: $(PEERS)/.setup
@@ -33,10 +40,15 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
+# What type checkers see: of the sources, and of the package as it is installed.
 types: $(VENV)/.lint
 	$(BIN)/mypy
+	$(BIN)/basedpyright --pythonpath $(BIN)/python --level error
+	rm -rf build/typed && mkdir -p build/typed
+	$(BIN)/python -m pip install --quiet --no-deps --target build/typed .
+	cd build && PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=typed ../$(BIN)/python ../tests/verify_types.py
 
-# The tests, without the source tree in reach, against the wheel that users get.
+# The same tests as `make test`, without the source tree in reach, against the wheel that users get.
 wheel: $(VENV)/.build
 	rm -rf build dist
 	$(BIN)/python -m build
@@ -46,7 +58,7 @@ wheel: $(VENV)/.build
 	wheel=$$(ls $(CURDIR)/dist/*.whl) && \
 	build/venv/bin/python -m pip install --quiet "$$wheel[$(if $(EXTRA),$(EXTRA)$(comma))demo]"
 	mkdir -p build/outside && cp -r tests benchmarks docs notebooks pyproject.toml README.md build/outside/
-	cd build/outside && ../venv/bin/pytest
+	cd build/outside && ../venv/bin/pytest --numprocesses auto --dist worksteal -m 'not full'
 
 bench: $(VENV)/.demo # for the picture
 	$(BIN)/python benchmarks/run.py
