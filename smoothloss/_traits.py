@@ -43,7 +43,7 @@ class Traits:
     Examples
     --------
     >>> import smoothloss as sl
-    >>> sl.huber_loss.loss.traits.convex
+    >>> sl.HuberLoss.loss.traits.convex
     True
     >>> sl.RobustNorm(sl.huber_loss, delta=2.0).traits.kinks
     (-2.0, 2.0)

@@ -1,12 +1,12 @@
 """The traits of each loss: convex, even, redescending, its kinks, bounds and scaling."""
 
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from cases import BY_NAME, WITH_THRESHOLD, Entry, call, fitted, numbers
+from cases import BY_NAME, WITH_THRESHOLD, Entry, call, catalog, fitted, numbers
 from oracle import as_numpy, vectorised
 
 import smoothloss as sl
@@ -17,10 +17,27 @@ R = np.concatenate([np.linspace(0.001, 6.001, 2001), np.logspace(1, 12, 200)])
 R = np.concatenate([-R[::-1], R])
 
 
-def settings(entry: Entry) -> list[dict[str, float]]:
+class Setting(NamedTuple):
+    """A loss and its thresholds."""
+
+    entry: Entry
+    theta: dict[str, float]
+
+    @property
+    def name(self) -> str:
+        return "-".join([self.entry.name, *(f"{k}={v:g}" for k, v in self.theta.items())])
+
+
+def settings(entry: Entry) -> list[Setting]:
     """Thresholds of every kind: two of the residual's units, with every plain number."""
     each = ([0.7, 1.9] if t.has_residual_units else numbers(t) for t in entry.loss.thresholds)
-    return [dict(zip(entry.threshold_names, v, strict=True)) for v in itertools.product(*each)]
+    rows = itertools.product(*each)
+    return [Setting(entry, dict(zip(entry.threshold_names, row, strict=True))) for row in rows]
+
+
+@pytest.fixture(params=[s for e in catalog() for s in settings(e)], ids=lambda s: s.name)
+def at(request: pytest.FixtureRequest) -> Setting:
+    return request.param
 
 
 def trait(entry: Entry, name: str, theta: dict[str, float]) -> Any:
@@ -35,142 +52,141 @@ def f64(r: object) -> mx.array:
     return mx.array(np.array(r, float), mx.float64)
 
 
-def test_even_or_not(entry: Entry) -> None:
-    for theta in settings(entry):
-        f = norm(entry, theta)
-        for g, sign in ((f.rho, 1), (f.psi, -1), (f.weight, 1), (f.psi_prime, 1)):
-            same = np.array_equal(as_numpy(g(f64(R))), sign * as_numpy(g(f64(-R))))
-            assert same or not trait(entry, "even", theta), theta
-        uneven = not np.allclose(as_numpy(f.rho(f64(R))), as_numpy(f.rho(f64(-R))))
-        assert uneven != trait(entry, "even", theta), theta
+def test_even_or_not(at: Setting) -> None:
+    entry, theta = at
+    f = norm(entry, theta)
+    for g, sign in ((f.rho, 1), (f.psi, -1), (f.weight, 1), (f.psi_prime, 1)):
+        same = np.array_equal(as_numpy(g(f64(R))), sign * as_numpy(g(f64(-R))))
+        assert same or not trait(entry, "even", theta)
+    uneven = not np.allclose(as_numpy(f.rho(f64(R))), as_numpy(f.rho(f64(-R))))
+    assert uneven != trait(entry, "even", theta)
 
 
-def test_the_least_value_is_at_0(entry: Entry) -> None:
-    for theta in settings(entry):
-        rho = norm(entry, theta).rho
-        least = rho(f64([0.0])).item()
-        assert least == pytest.approx(trait(entry, "minimum", theta), abs=1e-7)
-        assert (as_numpy(rho(f64(R))) >= least).all()
+def test_the_least_value_is_at_0(at: Setting) -> None:
+    entry, theta = at
+    rho = norm(entry, theta).rho
+    least = rho(f64([0.0])).item()
+    assert least == pytest.approx(trait(entry, "minimum", theta), abs=1e-7)
+    assert (as_numpy(rho(f64(R))) >= least).all()
 
 
-def test_convex_or_not(entry: Entry) -> None:
-    for theta in settings(entry):
-        psi = as_numpy(norm(entry, theta).psi(f64(R)))
-        psi = psi[np.isfinite(psi)]
-        rising = (np.diff(psi) >= -1e-12 * abs(psi[1:])).all()
-        assert rising == bool(trait(entry, "convex", theta)), theta
+def test_convex_or_not(at: Setting) -> None:
+    entry, theta = at
+    psi = as_numpy(norm(entry, theta).psi(f64(R)))
+    psi = psi[np.isfinite(psi)]
+    rising = (np.diff(psi) >= -1e-12 * abs(psi[1:])).all()
+    assert rising == bool(trait(entry, "convex", theta))
 
 
-def test_the_bound_of_the_gradient_is_the_least_one(entry: Entry) -> None:
-    for theta in settings(entry):
-        bound = trait(entry, "bound", theta)
-        largest = np.nanmax(abs(as_numpy(norm(entry, theta).psi(f64(R)))))
-        if np.isfinite(bound):
-            assert largest == pytest.approx(bound, rel=1e-5), theta
-        else:  # slowly, where the shape is barely above 1
-            assert largest > 50, theta
+def test_the_bound_of_the_gradient_is_the_least_one(at: Setting) -> None:
+    entry, theta = at
+    bound = trait(entry, "bound", theta)
+    largest = np.nanmax(abs(as_numpy(norm(entry, theta).psi(f64(R)))))
+    if np.isfinite(bound):
+        assert largest == pytest.approx(bound, rel=1e-5)
+    else:  # slowly, where the shape is barely above 1
+        assert largest > 50
 
 
-def test_redescending_or_not(entry: Entry) -> None:
-    for theta in settings(entry):
-        psi = abs(as_numpy(norm(entry, theta).psi(f64([3.0, 1e12, INF]))))
-        falls = psi[1] < 0.1 * psi[0] and psi[2] == 0
-        assert falls == bool(trait(entry, "redescending", theta)), theta
+def test_redescending_or_not(at: Setting) -> None:
+    entry, theta = at
+    psi = abs(as_numpy(norm(entry, theta).psi(f64([3.0, 1e12, INF]))))
+    falls = psi[1] < 0.1 * psi[0] and psi[2] == 0
+    assert falls == bool(trait(entry, "redescending", theta))
 
 
-def test_kinks_are_where_they_are_claimed_and_nowhere_else(entry: Entry) -> None:
+def test_kinks_are_where_they_are_claimed_and_nowhere_else(at: Setting) -> None:
     """The first derivative that jumps does so at every kink; between kinks, none does."""
+    entry, theta = at
     h = 1e-6
-    for theta in settings(entry):
-        if set(theta.values()) & {0.0, 1.0} and entry.loss.traits.kinks:
-            continue  # a quantile of 0 or 1 may have one side only
-        f = norm(entry, theta)
-        kinks = trait(entry, "kinks", theta)
-        for kink in kinks:
-            if kink == 0 and len(kinks) > 1 and trait(entry, "even", theta):
-                continue  # of a tilt that is none
-            lower, upper = f64([kink - h]), f64([kink + h])
-            jumps = [abs(g(upper) - g(lower)).item() for g in (f.rho, f.psi, f.psi_prime)]
-            bends = [
-                (f.psi_prime(v + 1e-4) - f.psi_prime(v)).item() / 1e-4
-                for v in (lower - 1e-4, upper)
-            ]
-            jumps.append(abs(bends[1] - bends[0]))
-            order = int(entry.loss.traits.smoothness)
-            assert jumps[order] <= 1e-5
-            assert jumps[order + 1] > 1e-4, (theta, kink)
-        r = np.linspace(-6, 6, 200_001)
-        away = np.min([abs(r - k) for k in [*kinks, INF]], axis=0) > 1e-3
-        for g in (f.psi, f.psi_prime):
-            v = as_numpy(g(f64(r)))
-            step = abs(np.diff(v))[away[1:] & away[:-1]]
-            assert np.nanmax(step) <= 1e-3 * (1 + np.nanmax(abs(v))), (theta, g)
+    if set(theta.values()) & {0.0, 1.0} and entry.loss.traits.kinks:
+        return  # a quantile of 0 or 1 may have one side only
+    f = norm(entry, theta)
+    kinks = trait(entry, "kinks", theta)
+    for kink in kinks:
+        if kink == 0 and len(kinks) > 1 and trait(entry, "even", theta):
+            continue  # of a tilt that is none
+        lower, upper = f64([kink - h]), f64([kink + h])
+        jumps = [abs(g(upper) - g(lower)).item() for g in (f.rho, f.psi, f.psi_prime)]
+        bends = [
+            (f.psi_prime(v + 1e-4) - f.psi_prime(v)).item() / 1e-4 for v in (lower - 1e-4, upper)
+        ]
+        jumps.append(abs(bends[1] - bends[0]))
+        order = int(entry.loss.traits.smoothness)
+        assert jumps[order] <= 1e-5
+        assert jumps[order + 1] > 1e-4, kink
+    r = np.linspace(-6, 6, 200_001)
+    away = np.min([abs(r - k) for k in [*kinks, INF]], axis=0) > 1e-3
+    for g in (f.psi, f.psi_prime):
+        v = as_numpy(g(f64(r)))
+        step = abs(np.diff(v))[away[1:] & away[:-1]]
+        assert np.nanmax(step) <= 1e-3 * (1 + np.nanmax(abs(v))), g
 
 
 @pytest.mark.parametrize("name", ["bound", "convex", "redescending"])
-def test_the_documentation_prints_the_traits(entry: Entry, name: str) -> None:
+def test_the_documentation_prints_the_traits(at: Setting, name: str) -> None:
     """The words of the textbook have the values of the record."""
+    entry, theta = at
     text = getattr(entry.textbook, "redescends" if name == "redescending" else name)
-    for theta in settings(entry):
-        with np.errstate(all="ignore"):
-            said = vectorised(entry, text)(0.0, *map(np.asarray, theta.values()))
-        assert said == pytest.approx(trait(entry, name, theta), rel=1e-12), theta
+    with np.errstate(all="ignore"):
+        said = vectorised(entry, text)(0.0, *map(np.asarray, theta.values()))
+    assert said == pytest.approx(trait(entry, name, theta), rel=1e-12)
 
 
-def test_homogeneity(entry: Entry) -> None:
+def test_homogeneity(at: Setting) -> None:
+    entry, theta = at
     degree = entry.loss.traits.degree
     if degree is None:
         return
-    for theta in settings(entry):
-        for k in (0.25, 8.0):  # powers of 2, which scale exactly
-            scaled = {
-                t.name: theta[t.name] * (k if t.has_residual_units else 1)
-                for t in entry.loss.thresholds
-            }
-            r = f64(R[abs(R) < 1e6])
-            got, want = norm(entry, scaled).rho(k * r), k**degree * norm(entry, theta).rho(r)
-            np.testing.assert_allclose(as_numpy(got), as_numpy(want), rtol=1e-13)
+    for k in (0.25, 8.0):  # powers of 2, which scale exactly
+        scaled = {
+            t.name: theta[t.name] * (k if t.has_residual_units else 1)
+            for t in entry.loss.thresholds
+        }
+        r = f64(R[abs(R) < 1e6])
+        got, want = norm(entry, scaled).rho(k * r), k**degree * norm(entry, theta).rho(r)
+        np.testing.assert_allclose(as_numpy(got), as_numpy(want), rtol=1e-13)
 
 
-def test_the_weight_times_the_residual_is_psi(entry: Entry) -> None:
-    for theta in settings(entry):
-        f = norm(entry, theta)
-        for r in (f64(R), mx.array(R[abs(R) < 1e5].astype(np.float32))):
-            psi, product = as_numpy(f.psi(r)), as_numpy(f.weight(r)) * as_numpy(r)
-            eps = float(mx.finfo(r.dtype).eps)
-            fine = abs(psi) < 1e30  # and so no inf - inf
-            r, psi, product = as_numpy(r)[fine], psi[fine], product[fine]
-            values = map(np.asarray, theta.values())
-            bound = vectorised(entry, entry.textbook.ulps[1])(r, *values)
-            room = eps * (8 + bound) * abs(psi) + 1e-36
-            assert (abs(product - psi) <= room).all(), theta
-        assert np.isnan(f.weight(f64([np.nan])).item())
+def test_the_weight_times_the_residual_is_psi(at: Setting) -> None:
+    entry, theta = at
+    f = norm(entry, theta)
+    for r in (f64(R), mx.array(R[abs(R) < 1e5].astype(np.float32))):
+        psi, product = as_numpy(f.psi(r)), as_numpy(f.weight(r)) * as_numpy(r)
+        eps = float(mx.finfo(r.dtype).eps)
+        fine = abs(psi) < 1e30  # and so no inf - inf
+        r, psi, product = as_numpy(r)[fine], psi[fine], product[fine]
+        values = map(np.asarray, theta.values())
+        bound = vectorised(entry, entry.textbook.ulps[1])(r, *values)
+        room = eps * (8 + bound) * abs(psi) + 1e-36
+        assert (abs(product - psi) <= room).all()
+    assert np.isnan(f.weight(f64([np.nan])).item())
 
 
-def test_the_weight_far_out_and_of_tiny_thresholds(entry: Entry) -> None:
+def test_the_weight_far_out_and_of_tiny_thresholds(at: Setting) -> None:
     """Where squares of r over the threshold, or of the threshold, leave float32."""
-    for numbers_ in settings(entry):
-        for unit, r in ((1.0, 1e30), (1e-18, 1.0), (1e-15, 1e10), (1e15, 1e-10), (1e-18, 1e-18)):
-            theta = {
-                t.name: unit if t.has_residual_units else numbers_[t.name]
-                for t in entry.loss.thresholds
-            }
-            f, x = norm(entry, theta), mx.array([r])
-            psi, weight = f.psi(x).item(), f.weight(x).item()
-            if 1e-30 < abs(psi) < 1e30 and 1e-36 < abs(psi / r) < 1e37:
-                assert weight == pytest.approx(psi / r, rel=2e-5), (theta, r)
-            elif psi == 0:
-                assert weight < 1e-36 / min(unit, 1), (theta, r)
+    entry, numbers_ = at
+    for unit, r in ((1.0, 1e30), (1e-18, 1.0), (1e-15, 1e10), (1e15, 1e-10), (1e-18, 1e-18)):
+        theta = {
+            t.name: unit if t.has_residual_units else numbers_[t.name]
+            for t in entry.loss.thresholds
+        }
+        f, x = norm(entry, theta), mx.array([r])
+        psi, weight = f.psi(x).item(), f.weight(x).item()
+        if 1e-30 < abs(psi) < 1e30 and 1e-36 < abs(psi / r) < 1e37:
+            assert weight == pytest.approx(psi / r, rel=2e-5), r
+        elif psi == 0:
+            assert weight < 1e-36 / min(unit, 1), r
 
 
-def test_the_weight_at_0_is_its_limit(entry: Entry) -> None:
-    for theta in settings(entry):
-        f = norm(entry, theta)
-        at_0, near, nearer = as_numpy(f.weight(f64([0.0, -1e-9, -1e-12]))).tolist()
-        if nearer > 100 * near:  # grows without bounds
-            assert at_0 == INF
-        elif nearer > 0:
-            assert at_0 == pytest.approx(nearer, rel=1e-6), theta
+def test_the_weight_at_0_is_its_limit(at: Setting) -> None:
+    entry, theta = at
+    f = norm(entry, theta)
+    at_0, near, nearer = as_numpy(f.weight(f64([0.0, -1e-9, -1e-12]))).tolist()
+    if nearer > 100 * near:  # grows without bounds
+        assert at_0 == INF
+    elif nearer > 0:
+        assert at_0 == pytest.approx(nearer, rel=1e-6)
 
 
 @pytest.mark.parametrize("entry", WITH_THRESHOLD)
@@ -227,15 +243,15 @@ def test_general_loss_is_continuous_at_infinite_alpha(limit: float, far: float) 
     assert mx.allclose(at, near, rtol=1e-4)
 
 
-def test_half_the_square_near_0(entry: Entry) -> None:
+def test_half_the_square_near_0(at: Setting) -> None:
     """Of the curvature there, where there is one: nothing cancels."""
-    for theta in settings(entry):
-        f = norm(entry, theta)
-        if entry.loss.traits.smoothness < 1 or entry.loss.traits.minimum != 0:
-            continue
-        r = mx.array([-1e-4 * min([1, *fitted(entry, 0.7)])])
-        if f.psi_prime(r).item() == 0:  # the free side of a quantile
-            continue
-        ratio = (f.rho(r) / (0.5 * r * r * f.psi_prime(r))).item()
-        bent = (f.psi_prime(r) / f.psi_prime(0.5 * r)).item() - 1
-        assert ratio == pytest.approx(1, abs=3e-7 + 2 * abs(bent)), theta
+    entry, theta = at
+    f = norm(entry, theta)
+    if entry.loss.traits.smoothness < 1 or entry.loss.traits.minimum != 0:
+        return
+    r = mx.array([-1e-4 * min([1, *fitted(entry, 0.7)])])
+    if f.psi_prime(r).item() == 0:  # the free side of a quantile
+        return
+    ratio = (f.rho(r) / (0.5 * r * r * f.psi_prime(r))).item()
+    bent = (f.psi_prime(r) / f.psi_prime(0.5 * r)).item() - 1
+    assert ratio == pytest.approx(1, abs=3e-7 + 2 * abs(bent))
