@@ -10,6 +10,7 @@ import ast
 import inspect
 import json
 import sys
+import typing
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,10 @@ def smooth(loss: smoothloss.Loss) -> str:
     """How often rho can be differentiated, and where it cannot."""
     if not kinks(loss):
         return "yes"
-    how = ("no (kink", "once (psi bends", "twice (psi' bends")[int(loss.traits.smoothness or 0)]
+    typical = loss.traits.at(*range(1, 1 + len(loss.thresholds)))
+    how = {0: "no (kink", 1: "once (psi bends", 2: "twice (psi' bends"}[
+        typing.cast(int, typical.smoothness)
+    ]
     return f"{how} at {list_of(kinks(loss))})"
 
 

@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast, overload
 
 import mlx.core as mx
 
-from ._engine import inputs
-from ._engine.arguments import bind, known_keywords, signature, unknown
+from ._engine import validation
+from ._engine.arguments import DATA, bind, known_keywords, signature, two_arrays, unknown
+from ._engine.evaluate import Caller, evaluate
 from ._engine.kernel import Kernel, tree, weight_of
-from ._engine.mean import mean
-from ._engine.term import compute_dtype, term
 from ._threshold import Threshold
 from ._traits import Traits
 from ._types import Array, Axis, Formula, Parameter, Reduction
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-RESERVED = (
-    "r",
-    "predictions",
-    "inputs",
-    "targets",
-    "reduction",
-    "weights",
-    "where",
-    "axis",
-    "loss",
-)
-
-
-class Caller(NamedTuple):
-    """Who calls, and how it names its data: what errors say."""
-
-    name: str
-    data: tuple[str, str] = ("predictions", "targets")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,6 +31,11 @@ class Loss:
     The loss then has everything that ours have: ``weights``, ``where``, ``axis``, reductions, all
     dtypes, thresholds that are numbers or arrays, accurate sums, and every MLX transform at first
     and second order.
+
+    A formula must be elementwise, return an array or a number, and give NaN for a NaN residual:
+    take care with ``mx.sign``, which is 0 there, and with comparisons, which are False. It needs
+    functions of ``mlx.core``. In float64, ``mx.exp``, ``mx.sigmoid``, ``mx.logaddexp``, ``mx.erf``
+    and ``mx.sin`` are good to about 1e-7 only, on the CPU.
 
     Derivatives are used where they are given, and taken by MLX where they are not. Those that MLX
     takes are right where rho is smooth and finite. At kinks, at infinite residuals, at limits of
@@ -66,8 +52,9 @@ class Loss:
         ``rho(r, *thresholds)``, elementwise, with the thresholds in order. It is called with
         arrays that broadcast, all of float32 or all of float64: half types are computed in float32
         and rounded once. It should be nonnegative and 0 at r = 0.
-    thresholds : sequence of Threshold, default ()
-        The thresholds, in the order of the arguments.
+    thresholds : list of Threshold, default []
+        The thresholds, in the order of the arguments. A name that ``mlx.nn.Module`` has, or that is
+        another argument, is taken.
     psi : callable, optional
         The derivative of rho by r, with the arguments of rho.
     psi_prime : callable, optional
@@ -79,6 +66,9 @@ class Loss:
     weight : callable, optional
         The weight function psi(r)/r with its limit at r = 0, as iterative reweighting needs it. By
         default it is computed from psi and psi_prime.
+    ordinary : mapping, optional
+        Formulas of "rho" and "psi" that give the same, to the bit, in fewer operations where every
+        threshold is an ordinary number: above 0, normal, and finite.
     reduction : {"none", "mean", "sum"}, default "mean"
         The default reduction of a call.
     traits : Traits, optional
@@ -89,17 +79,19 @@ class Loss:
     Raises
     ------
     TypeError
-        If a formula is not callable.
+        If a part is not of its type, or a formula is no function. When the loss is called, if a
+        formula returns no array.
     ValueError
         If a threshold's name is taken, or if a derivative is given by a name that is no threshold,
-        or a second one without the first.
+        or twice, or a second one without the first ones.
 
     Notes
     -----
     A call takes ``(predictions, targets, *thresholds, reduction=..., weights=..., where=...,
     axis=...)`` as :func:`huber_loss` does, with the same results, errors and guarantees: an invalid
     number raises, an invalid element of an array gives NaN, and elements that ``where`` leaves out
-    never show. Records are compared by identity.
+    never show. Records are compared by identity; copies are the record itself. A record is pickled
+    with its formulas, so these must be functions of a module, not lambdas.
 
     References
     ----------
@@ -122,6 +114,28 @@ class Loss:
     >>> mx.grad(fair)(x, y, c=2.0, reduction="sum")
     array([0, 0.666667, -1.2], dtype=float32)
     >>> sl.check_loss(fair)
+
+    Two thresholds, and every first derivative:
+
+    >>> def psi(r, low, high):
+    ...     return mx.where(r < 0, low, high) * r
+    >>> lopsided = sl.Loss(
+    ...     "lopsided_loss",
+    ...     lambda r, low, high: 0.5 * r * psi(r, low, high),
+    ...     thresholds=[
+    ...         sl.Threshold("low", default=1.0, has_residual_units=False),
+    ...         sl.Threshold("high", default=2.0, has_residual_units=False),
+    ...     ],
+    ...     psi=psi,
+    ...     partials={
+    ...         "low": lambda r, low, high: 0.5 * mx.square(mx.minimum(r, 0)),
+    ...         "high": lambda r, low, high: 0.5 * mx.square(mx.maximum(r, 0)),
+    ...     },
+    ...     traits=sl.Traits(convex=True, even=False, minimum=0.0),
+    ... )
+    >>> sl.check_loss(lopsided)
+    >>> lopsided(x, y, high=4.0, reduction="none")
+    array([0, 2, 4.5], dtype=float32)
     """
 
     name: str
@@ -131,29 +145,15 @@ class Loss:
     psi_prime: Formula | None = field(default=None, kw_only=True)
     partials: Mapping[str | tuple[str, ...], Formula] = field(default_factory=dict, kw_only=True)
     weight: Formula | None = field(default=None, kw_only=True)
+    ordinary: Mapping[str, Formula] = field(default_factory=dict, kw_only=True)
     reduction: Reduction = field(default="mean", kw_only=True)
     traits: Traits = field(default_factory=Traits, kw_only=True)
     data_names: tuple[str, str] = field(default=("predictions", "targets"), kw_only=True)
     function: Callable[..., mx.array] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        validation.check(self)
         object.__setattr__(self, "thresholds", tuple(self.thresholds))
-        inputs.check_reduction("Loss", self.reduction)
-        for name in self.threshold_names:
-            if name in RESERVED or self.threshold_names.count(name) > 1:
-                raise ValueError(
-                    f"Loss: a threshold is called `{name}`, which is taken; expected a name of its "
-                    f"own, none of {', '.join(RESERVED)}. Rename it."
-                )
-        given = {"psi": self.psi, "psi_prime": self.psi_prime, "weight": self.weight}
-        formulas: dict[Any, object] = {"rho": self.rho, **self.partials}
-        formulas |= {key: formula for key, formula in given.items() if formula is not None}
-        for key, formula in formulas.items():
-            if not callable(formula):
-                raise TypeError(
-                    f"Loss: `{key}` of {self.name} is of type {type(formula).__name__}; expected a "
-                    f"function of (r, *thresholds) that returns an array. Pass one."
-                )
         _ = self.derivatives  # whose names are checked
 
     @property
@@ -164,100 +164,62 @@ class Loss:
     @functools.cached_property
     def derivatives(self) -> dict[tuple[str, ...], Formula]:
         """Every derivative of rho that is given, by the names it is taken by: "r", thresholds."""
-        names = ("r", *self.threshold_names)
-        given: dict[Any, Formula | None] = {("r",): self.psi, ("r", "r"): self.psi_prime}
-        given |= self.partials
-        found: dict[tuple[str, ...], Formula] = {}
-        for key, formula in given.items():
-            if formula is None:
-                continue
-            by = (key,) if isinstance(key, str) else tuple(key)
-            if not 1 <= len(by) <= 2 or not set(by) <= set(names):
-                raise ValueError(
-                    f"Loss: `partials` of {self.name} has the key {key!r}; expected one or two of "
-                    f"{', '.join(map(repr, names))}. Correct the names."
-                )
-            found[tuple(sorted(by, key=names.index))] = formula
-        for by in found:
-            if any((name,) not in found for name in by):
-                raise ValueError(
-                    f"Loss: the second derivative of {self.name} by {' and '.join(by)} is given "
-                    f"without the first ones; expected both. Give the first derivatives too, or "
-                    f"leave both to MLX."
-                )
-        return found
+        given = {("r",): self.psi, ("r", "r"): self.psi_prime, **self.partials}
+        return validation.derivatives(self.name, ("r", *self.threshold_names), given)
 
     @functools.cached_property
     def kernel(self) -> Kernel:
         """Rho with the tree of its partial derivatives."""
-        return tree(self.rho, ("r", *self.threshold_names), self.derivatives)
+        names = ("r", *self.threshold_names)
+        fast = {"rho": (), "psi": ("r",)}
+        ordinary = {fast[name]: formula for name, formula in self.ordinary.items()}
+        return tree(self.rho, names, self.derivatives, ordinary)
 
     @functools.cached_property
     def weight_kernel(self) -> Kernel:
         """The weight function, which has no derivative by hand: reweighting takes none."""
         return weight_of(self.kernel) if self.weight is None else Kernel(self.weight)
 
+    @overload
     def __call__(
         self,
         predictions: Array,
         targets: Array,
-        *thresholds: Any,
-        reduction: Reduction | None = None,
+        *thresholds: Parameter | Reduction,
+        reduction: Reduction = ...,
+        weights: Parameter | None = None,
+        where: Array | None = None,
+        axis: Axis = None,
+        **named: Parameter,
+    ) -> mx.array: ...
+
+    @overload
+    def __call__(self, **named: Any) -> mx.array: ...
+
+    def __call__(
+        self,
+        *given: Any,
         weights: Parameter | None = None,
         where: Array | None = None,
         axis: Axis = None,
         **named: Any,
     ) -> mx.array:
-        """Return the loss. The reduction may follow the thresholds by position."""
-        if reduction is not None:
-            named["reduction"] = reduction
+        """Return the loss of ``(predictions, targets, *thresholds, reduction)``, then keywords."""
         for keyword in named:
-            if keyword not in self.__signature__.parameters:
+            if keyword not in self.__signature__.parameters and keyword not in DATA:
                 raise unknown(self.name, keyword, self.__signature__.parameters)
-        *values, chosen = bind(self.name, self.thresholds, thresholds, named, self.reduction)
-        return self.evaluate(
-            Caller(self.name, self.data_names),
-            predictions,
-            targets,
-            values,
-            chosen,
-            weights,
-            where,
-            axis,
-        )
+        x, y, rest = two_arrays(self.name, self.data_names, given, named)
+        *values, reduction = bind(self.name, self.thresholds, rest, named, self.reduction)
+        return evaluate(self, self._caller, x, y, values, reduction, weights, where, axis)
 
-    def evaluate(
-        self,
-        caller: Caller,
-        predictions: object,
-        targets: object,
-        thresholds: Sequence[object],
-        reduction: str,
-        weights: object,
-        where: object,
-        axis: object,
-    ) -> mx.array:
-        """Validate, promote, apply the loss elementwise, reduce.
+    @functools.cached_property
+    def _caller(self) -> Caller:
+        return Caller(self.name, self.data_names)
 
-        Every function, class and record of the library calls this; ``caller`` is who the errors
-        name.
-        """
-        name = caller.name
-        x, y, dtype = inputs.data(name, caller.data, predictions, targets)
-        axes = inputs.axes(name, reduction, axis, x.ndim)
-        compute = compute_dtype(x, y)
-        theta, checks = inputs.thresholds(name, self.thresholds, thresholds, x.shape, compute)
-        w = inputs.weighting(name, weights, x.shape, compute)
-        mask = inputs.selection(name, where, x.shape)
-        row = (x, y, *theta, *(v for v in (w, mask) if v is not None))
-        masked = mask is not None
-        if reduction == "none":
-            return term(self.kernel, checks, masked, dtype)(*row)
-        # Reductions take the losses as computed; half types are rounded once, at the end.
-        out = term(self.kernel, checks, masked, compute, axes)(*row)
-        if reduction == "mean":
-            out = mean(out, x.shape, axes, w, mask)
-        return out.astype(dtype)
+    @functools.cached_property
+    def functions(self) -> dict[Any, Callable[..., mx.array]]:
+        """The function of each kind of call, built when it is first made."""
+        return {}
 
     @functools.cached_property
     def __signature__(self) -> inspect.Signature:
@@ -277,7 +239,8 @@ class Loss:
         # The public function is pickled by its name, and carries the record.
         if self.function is not None:
             return operator.attrgetter("loss"), (self.function,)
-        return super().__reduce__()
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
+        return functools.partial(Loss, **given), ()
 
 
 def loss_function(loss: Loss) -> Callable[[F], F]:

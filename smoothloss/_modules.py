@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Any, ClassVar, TypeAlias, overload
 
 import mlx.core as mx
@@ -11,9 +10,10 @@ import numpy as np
 from mlx.nn.layers.base import Module
 
 from ._engine import inputs
-from ._engine.arguments import bind, unknown
+from ._engine.arguments import DATA, bind, two_arrays, unknown
+from ._engine.evaluate import Caller, evaluate
 from ._learned import Learned
-from ._loss import Caller, Loss
+from ._loss import Loss
 from ._threshold import Threshold, is_number
 from ._types import Array, Axis, Parameter, Reduction
 
@@ -86,6 +86,13 @@ class LossModule(Module):
     loss: ClassVar[Loss]
     reduction: Reduction
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        given = cls.__dict__.get("loss")
+        record = getattr(given, "loss", None)
+        if isinstance(record, Loss):  # the function in place of its record
+            cls.loss = record
+
     def __init__(self, *arguments: Any, **named: Any) -> None:
         name, record = type(self).__name__, getattr(type(self), "loss", None)
         if not isinstance(record, Loss):
@@ -102,6 +109,11 @@ class LossModule(Module):
         for spec in self.loss.thresholds:
             if spec.name == name:
                 _check(type(self).__name__, spec, value)
+        if name == "loss":
+            raise AttributeError(
+                f"{type(self).__name__}: `loss` belongs to the class; expected no other one of an "
+                f"instance. Derive a class from LossModule."
+            )
         if name == "reduction":
             inputs.check_reduction(type(self).__name__, value)
         super().__setattr__(name, value)
@@ -152,34 +164,22 @@ class LossModule(Module):
         ``weights``, ``where`` and ``axis`` are those of the function of the loss.
         """
         name = type(self).__name__
-        predictions, targets = two_arrays(name, data, named)
-        return self.loss.evaluate(
-            Caller(name),
-            predictions,
-            targets,
-            list(self.thresholds.values()),
-            self.reduction,
-            weights,
-            where,
-            axis,
-        )
-
-
-def two_arrays(name: str, data: Sequence[Array], named: dict[str, Array]) -> list[Array]:
-    """The predictions and the targets, given by position or by name."""
-    slots = [("predictions", "inputs"), ("targets",)]
-    found = list(data)
-    for keyword in named:
-        if not any(keyword in slot for slot in slots):
-            raise unknown(name, keyword, ("predictions", "targets", "weights", "where", "axis"))
-    for slot in slots[len(found) :]:
-        found += [named.pop(keyword) for keyword in slot if keyword in named]
-    if len(found) != 2 or named:
-        raise TypeError(
-            f"{name}: expected two arrays, predictions and targets, each given once. "
-            f"Call it as loss(predictions, targets)."
-        )
-    return found
+        for keyword in named:
+            if keyword in (*self.loss.threshold_names, "reduction"):
+                raise TypeError(
+                    f"{name}: a call does not take `{keyword}`; expected predictions, targets, "
+                    f"weights, where, axis. Pass it to {name}(...), or set it as an attribute."
+                )
+            if keyword not in (*DATA, "targets"):
+                raise unknown(name, keyword, ("predictions", "targets", "weights", "where", "axis"))
+        x, y, rest = two_arrays(name, ("predictions", "targets"), data, named)
+        if rest:
+            raise TypeError(
+                f"{name}: {len(data)} arguments were given by position; expected two arrays, "
+                f"predictions and targets. Pass the rest by keyword."
+            )
+        held = list(self.thresholds.values())
+        return evaluate(self.loss, Caller(name), x, y, held, self.reduction, weights, where, axis)
 
 
 def _check(module: str, spec: Threshold, value: object) -> None:

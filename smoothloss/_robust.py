@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import mlx.core as mx
@@ -11,11 +11,32 @@ import numpy as np
 from ._engine import inputs
 from ._engine.arguments import bind, unknown
 from ._engine.kernel import Kernel
-from ._engine.term import compute_dtype, term
+from ._engine.term import Kind, compute_dtype, term
 from ._loss import Loss
 from ._modules import LossModule
 from ._traits import Traits
 from ._types import Array, Parameter
+
+
+def record_and_thresholds(
+    function: str, loss: object, given: Mapping[str, Any]
+) -> tuple[Loss, dict[str, Any]]:
+    """The record of a function, record, class or instance, and its thresholds by name."""
+    record = loss if isinstance(loss, Loss) else getattr(loss, "loss", None)
+    if not isinstance(record, Loss):
+        raise TypeError(
+            f"{function}: `loss` is {getattr(loss, '__name__', loss)!r}; expected a loss of "
+            f"smoothloss, or a Loss of your own. Pass one, as in {function}(smoothloss.huber_loss)."
+        )
+    for name in given:
+        if name not in record.threshold_names:
+            raise unknown(function, name, record.threshold_names)
+    held = loss.thresholds if isinstance(loss, LossModule) else {}
+    *values, _ = bind(function, record.thresholds, (), {**held, **given}, "none")
+    for spec, value in zip(record.thresholds, values, strict=True):
+        if not isinstance(value, mx.array | np.ndarray):
+            spec.checked(function, value, mx.float64)
+    return record, dict(zip(record.threshold_names, values, strict=True))
 
 
 class RobustNorm:
@@ -84,22 +105,7 @@ class RobustNorm:
     """
 
     def __init__(self, loss: Callable[..., Any], **thresholds: Parameter) -> None:
-        record = loss if isinstance(loss, Loss) else getattr(loss, "loss", None)
-        if not isinstance(record, Loss):
-            raise TypeError(
-                f"RobustNorm: `loss` is {getattr(loss, '__name__', loss)!r}; expected a loss of "
-                f"smoothloss. Pass the function itself, as in RobustNorm(smoothloss.huber_loss)."
-            )
-        for name in thresholds:
-            if name not in record.threshold_names:
-                raise unknown("RobustNorm", name, record.threshold_names)
-        held = loss.thresholds if isinstance(loss, LossModule) else {}
-        *values, _ = bind("RobustNorm", record.thresholds, (), {**held, **thresholds}, "none")
-        for spec, value in zip(record.thresholds, values, strict=True):
-            if not isinstance(value, mx.array | np.ndarray):
-                spec.checked("RobustNorm", value, mx.float64)
-        self.loss = record
-        self.thresholds: dict[str, Any] = dict(zip(record.threshold_names, values, strict=True))
+        self.loss, self.thresholds = record_and_thresholds("RobustNorm", loss, thresholds)
 
     def __repr__(self) -> str:
         words = [self.loss.name, *(f"{k}={v}" for k, v in self.thresholds.items())]
@@ -111,8 +117,8 @@ class RobustNorm:
         for name, value in self.thresholds.items():
             if isinstance(value, mx.array | np.ndarray):
                 raise TypeError(
-                    f"RobustNorm: `{name}` is an array; traits are those of numbers. Make a norm "
-                    f"for each value."
+                    f"RobustNorm: `{name}` is an array; expected a number, to ask for traits. Make "
+                    f"a norm for each value."
                 )
         return self.loss.traits.at(*self.thresholds.values())
 
@@ -138,4 +144,4 @@ class RobustNorm:
         theta, checks = inputs.thresholds(
             "RobustNorm", self.loss.thresholds, list(self.thresholds.values()), x.shape, compute
         )
-        return term(kernel, checks, False, dtype)(x, mx.zeros((), compute), *theta)
+        return term(kernel, Kind(x.dtype, compute, checks), dtype)(x, mx.zeros((), compute), *theta)

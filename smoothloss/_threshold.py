@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import enum
+import keyword
 import math
 from dataclasses import dataclass
 from numbers import Real
-from typing import TypeGuard
+from typing import TypeAlias, TypeGuard
 
 import mlx.core as mx
 import numpy as np
@@ -22,6 +24,32 @@ def as_float(value: Real) -> float:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf  # type: ignore[operator]
+
+
+class NumberKind(enum.Enum):
+    """What is known of a threshold that is a number, checked already."""
+
+    ORDINARY = "above 0, normal in the dtype of the arithmetic, and finite"
+    SPECIAL = "anything else"
+
+
+_TINY = {dtype: float(mx.finfo(dtype).smallest_normal) for dtype in (mx.float32, mx.float64)}
+
+
+def kind_of(number: float, dtype: mx.Dtype) -> NumberKind:
+    """Whether a number is ordinary: formulas need no care then at the limits of thresholds."""
+    return NumberKind.ORDINARY if _TINY[dtype] <= number < math.inf else NumberKind.SPECIAL
+
+
+def _fix(value: object) -> str:
+    """What to do about a threshold of a wrong type."""
+    if isinstance(value, str) and value in ("none", "mean", "sum"):
+        return f"Pass the reduction by keyword, as in reduction={value!r}."
+    if isinstance(value, list | tuple):
+        return "Pass several values as mx.array([...])."
+    if hasattr(value, "raw"):  # Learned
+        return "Pass its value, as in learned.value; only classes take it as it is."
+    return "Pass a number such as 1.0, or leave it out for its default."
 
 
 @dataclass(frozen=True)
@@ -69,7 +97,8 @@ class Threshold:
     has_residual_units: bool = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.isidentifier():
+        named = isinstance(self.name, str) and self.name.isidentifier()
+        if not named or keyword.iskeyword(self.name):
             raise ValueError(
                 f"Threshold: `name` is {self.name!r}; expected a valid name of an argument. "
                 f"Use letters, digits and underscores, as in 'delta'."
@@ -80,7 +109,10 @@ class Threshold:
                 f"Swap them, or leave them out for [0, inf]."
             )
         if self.default is not None:
-            self.checked("Threshold", self.default, mx.float32)
+            try:
+                self.checked("Threshold", self.default, mx.float32)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{error} It is the default of the threshold.") from None
 
     @property
     def interval(self) -> str:
@@ -89,23 +121,21 @@ class Threshold:
 
     def checked(self, function: str, value: object, dtype: mx.Dtype) -> float:
         """Return ``value`` as a float, or raise if it is no number of the interval in ``dtype``."""
-        if not is_number(value):
-            fix = (
-                f"Pass the reduction by keyword, as in reduction={value!r}."
-                if isinstance(value, str)
-                else "Pass several values as mx.array([...])."
-            )
+        if type(value) is float:
+            number = value
+        elif is_number(value):
+            number = as_float(value)
+        else:
             raise TypeError(
                 f"{function}: `{self.name}` is of type {type(value).__name__}; expected a real "
-                f"number or an array. {fix}"
+                f"number or an array. {_fix(value)}"
             )
-        number = as_float(value)
         if not self.low <= number <= self.high or (self.open_low and number == self.low):
             raise ValueError(
                 f"{function}: `{self.name}` is {value}; expected a number in {self.interval}. "
                 f"Correct it before the call."
             )
-        if self.open_low and self.low == 0 and number < mx.finfo(dtype).smallest_normal:
+        if self.open_low and self.low == 0 and number < _TINY[dtype]:
             raise ValueError(
                 f"{function}: `{self.name}` is {value}; expected a number that {dtype} holds. "
                 f"Rescale the data."
@@ -122,3 +152,7 @@ class Threshold:
         if self.high < math.inf:
             valid = valid & (value <= self.high)
         return mx.where(valid, 1.0, mx.nan)
+
+
+Check: TypeAlias = Threshold | NumberKind
+"""What is to be checked of the elements of an array, or what is known of a number."""

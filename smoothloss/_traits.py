@@ -56,9 +56,9 @@ class Traits:
     redescending: Trait[bool] = None
     bound: Trait[float] = None
     minimum: Trait[float] = None
-    smoothness: float | None = None
+    smoothness: Trait[float] = None
     kinks: Trait[tuple[float, ...]] = None
-    degree: int | None = None
+    degree: Trait[int] = None
 
     def at(self, *thresholds: float) -> Traits:
         """Return the traits as values, for these thresholds."""

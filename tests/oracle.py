@@ -164,7 +164,9 @@ def at_doubles(entry: Entry, order: tuple[int, ...], *row: np.ndarray) -> np.nda
 
 def off_the_kinks(entry: Entry, r: np.ndarray, *theta: np.ndarray) -> np.ndarray:
     """Where all derivatives to second order exist, with room for their differences."""
-    far = np.ones(r.shape, bool)
-    for at in entry.trait("kinks", *theta):
-        far &= abs(r - at) > 1e-12 * (abs(r) + abs(at))
-    return far
+
+    def far(r: Any, *theta: Any) -> bool:
+        kinks = entry.trait("kinks", *theta)
+        return all(abs(r - at) > 1e-12 * (abs(r) + abs(at)) for at in kinks)
+
+    return np.vectorize(far, otypes=[bool])(r, *theta)

@@ -158,6 +158,15 @@ def test_a_class_is_called_by_either_name(entry: Entry) -> None:
     want = loss(x, y).item()
     assert loss(predictions=x, targets=y).item() == loss(inputs=x, targets=y).item() == want
     assert loss(x, targets=y).item() == want
-    for data, named in (((), {}), ((x,), {}), ((x, y, y), {}), ((x, y), {"inputs": x})):
+    for data, named in (((), {}), ((x,), {}), ((x, y, y), {}), ((x,), {"inputs": x})):
         with pytest.raises(TypeError, match=r"expected two arrays, predictions and targets"):
             loss(*data, **named)
+    with pytest.raises(TypeError, match="`inputs` was given twice"):
+        loss(x, y, inputs=x)
+
+
+def test_arguments_of_the_constructor_are_not_those_of_a_call(entry: Entry) -> None:
+    for name in (*entry.threshold_names, "reduction"):
+        words = rf"{entry.module.__name__}: a call does not take `{name}`; .* Pass it to"
+        with pytest.raises(TypeError, match=words):
+            entry.module()(mx.zeros(3), mx.zeros(3), **{name: "sum"})

@@ -95,8 +95,32 @@ def test_traits_are_those_of_its_thresholds() -> None:
     assert sl.RobustNorm(sl.huber_loss, delta=2.0).traits.bound == 2
     assert sl.RobustNorm(sl.general_loss, alpha=1.5).traits.convex is True
     assert sl.RobustNorm(sl.GeneralLoss(alpha=0.5)).traits.convex is False
-    with pytest.raises(TypeError, match="`delta` is an array; traits are those of numbers"):
+    with pytest.raises(TypeError, match="`delta` is an array; expected a number"):
         _ = sl.RobustNorm(sl.huber_loss, delta=mx.ones(2)).traits
+
+
+INF = float("inf")
+LIMITS = [
+    (sl.smooth_l1_loss, {"beta": 0.0}, {"smoothness": 0, "kinks": (0.0,), "bound": 1}),
+    (sl.smooth_l1_loss, {"beta": INF}, {"smoothness": INF, "kinks": (), "bound": 0}),
+    (sl.huber_loss, {"delta": 0.0}, {"smoothness": INF, "kinks": (), "bound": 0}),
+    (sl.huber_loss, {"delta": INF}, {"smoothness": INF, "kinks": (), "bound": INF}),
+    (sl.charbonnier_loss, {"epsilon": 0.0}, {"smoothness": 0, "kinks": (0.0,), "minimum": 0}),
+    (sl.quantile_huber_loss, {"kappa": 0.0}, {"smoothness": 0, "kinks": (0.0,), "degree": 1}),
+    (sl.quantile_huber_loss, {"kappa": INF}, {"smoothness": INF, "kinks": ()}),
+    (
+        sl.quantile_huber_loss,
+        {"kappa": INF, "quantile": 0.3},
+        {"smoothness": 1, "kinks": (0.0,), "degree": 2},
+    ),
+    (sl.quantile_huber_loss, {"quantile": 0.5}, {"smoothness": 1, "kinks": (-1.0, 1.0)}),
+]
+
+
+@pytest.mark.parametrize(("loss", "theta", "traits"), LIMITS)
+def test_traits_at_the_limits_of_thresholds(loss: object, theta: dict, traits: dict) -> None:
+    found = sl.RobustNorm(loss, **theta).traits
+    assert {name: getattr(found, name) for name in traits} == traits
 
 
 COPIES: dict[str, Callable[[Any], Any]] = {

@@ -1,7 +1,9 @@
 """Losses that users make: all that ours have, with as many derivatives as they care to give."""
 
+import copy
 import gc
 import itertools
+import pickle
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -246,10 +248,31 @@ WRONG = {
     "weight": wrong(weight=lambda r, c: 1 / (1 + r / c)),
     "rho": fair(psi=None) and sl.Loss("wrong", lambda r: -mx.square(r)),
 }
+
+
 # A derivative that is right for positive residuals alone, and one that hides NaN.
+def kinked(r: mx.array, c: mx.array) -> mx.array:
+    return mx.where(mx.abs(r) <= c, 0.5 * r * r, c * (mx.abs(r) - 0.5 * c))
+
+
+def of_huber(slope: Callable[..., mx.array], **given: Any) -> sl.Loss:
+    return sl.Loss("fair_loss", kinked, thresholds=[sl.Threshold("c", 1.0)], psi=slope, **given)
+
+
 WRONG_ELSEWHERE = {
     "psi": wrong(psi=lambda r, c: mx.maximum(r, 0) / (1 + mx.abs(r) / c)),
     "psi_prime": wrong(psi_prime=lambda r, c: mx.where(r == r, psi_prime(r, c), 0)),
+    "psi of fair_loss is 1 at r = 0.003": of_huber(lambda r, c: c * mx.sign(r) + 0 * r),
+    "psi of fair_loss is 1 at r = 0.4": of_huber(
+        lambda r, c: mx.where(mx.abs(r) <= c, r, mx.sign(r) + 0 * r)
+    ),
+    "psi of fair_loss is 0 at r = nan": of_huber(
+        lambda r, c: mx.where(mx.abs(r) <= c, r, c * mx.sign(r))
+    ),
+    "weight at 0": of_huber(
+        lambda r, c: mx.clip(r, -c, c), weight=lambda r, c: mx.minimum(1, c / mx.abs(r)) * (r != 0)
+    ),
+    "rho of fair_loss is": sl.Loss("fair_loss", lambda r: mx.square(r).mean()),
 }
 
 
@@ -261,7 +284,7 @@ def test_a_wrong_derivative_is_caught_and_named(name: str) -> None:
 
 @pytest.mark.parametrize("name", WRONG_ELSEWHERE)
 def test_a_derivative_wrong_in_places_is_caught(name: str) -> None:
-    with pytest.raises(AssertionError, match=f"^check_loss: {name} of fair_loss"):
+    with pytest.raises(AssertionError, match=f"^check_loss: {name}"):
         sl.check_loss(WRONG_ELSEWHERE[name])
 
 
@@ -285,7 +308,7 @@ BAD = {
     "bad default": (lambda: sl.Threshold("c", default=-1.0), ValueError, "`c` is -1.0"),
     "bad name": (lambda: sl.Threshold("a b"), ValueError, "`name` is 'a b'"),
     "empty interval": (lambda: sl.Threshold("c", low=2, high=1), ValueError, "low <= high"),
-    "too many": (lambda: fair()(X, Y, 1.0, "sum", 3), TypeError, "3 arguments follow the data"),
+    "too many": (lambda: fair()(X, Y, 1.0, "sum", 3), TypeError, "3 arguments were given by"),
     "twice": (lambda: fair()(X, Y, 1.0, c=2.0), TypeError, "`c` was given twice"),
     "reduction twice": (
         lambda: fair()(X, Y, 1.0, "sum", reduction="sum"),
@@ -301,6 +324,58 @@ BAD = {
         "f: `c` is missing and has no default",
     ),
     "check of no loss": (lambda: sl.check_loss(abs), TypeError, "`loss` is 'abs'"),
+    "thresholds no list": (
+        lambda: sl.Loss("f", rho, thresholds=SPECS[0]),
+        TypeError,
+        r"`thresholds` .* is no list",
+    ),
+    "thresholds by name": (
+        lambda: sl.Loss("f", rho, thresholds=["c"]),
+        TypeError,
+        "holds 'c', of type str; expected a list of Threshold",
+    ),
+    "data names": (lambda: fair(data_names="ab"), ValueError, "`data_names` .* two different"),
+    "data named as a threshold": (lambda: fair(data_names=("c", "d")), ValueError, "is taken"),
+    "no traits": (lambda: fair(traits={}), TypeError, "`traits` is or holds {}"),
+    "a name of modules": (
+        lambda: sl.Loss("f", rho, thresholds=[sl.Threshold("state")]),
+        ValueError,
+        "called `state`, which is taken",
+    ),
+    "a keyword": (lambda: sl.Threshold("lambda"), ValueError, "`name` is 'lambda'"),
+    "default order": (
+        lambda: sl.Loss("f", rho, thresholds=[sl.Threshold("a", 1.0), sl.Threshold("b")]),
+        ValueError,
+        "one without a default follows",
+    ),
+    "given twice": (
+        lambda: fair(psi=psi, partials={"c": rho_c, ("r", "c"): psi_c, ("c", "r"): psi_c}),
+        ValueError,
+        "by r and c is given twice",
+    ),
+    "rho returns None": (
+        lambda: sl.Loss("f", lambda r: None)(X, Y),
+        TypeError,
+        "returned NoneType; expected an array",
+    ),
+    "target of a record": (lambda: fair()(X, target=Y), TypeError, "Pass `targets` instead"),
+    "only one array": (lambda: fair()(X), TypeError, "expected two arrays, predictions and"),
+    "data twice": (lambda: fair()(X, Y, predictions=X), TypeError, "`predictions` was given twice"),
+    "reduction first": (
+        lambda: fair()(X, Y, "sum", c=2.0),
+        TypeError,
+        "Pass the reduction by keyword, as in reduction='sum'",
+    ),
+    "learned": (lambda: fair()(X, Y, sl.Learned(1.0)), TypeError, r"Pass its value, as in learned"),
+    "no reduction": (lambda: fair()(X, Y, reduction=None), ValueError, "`reduction` is None"),
+    "check of no loss ": (lambda: sl.check_loss(3), TypeError, "^check_loss: `loss` is 3"),
+    "check of no residuals": (lambda: sl.check_loss(fair(), []), ValueError, "finite numbers"),
+    "check at 0 alone": (lambda: sl.check_loss(fair(), [0.0]), ValueError, "other than 0"),
+    "check at a limit": (
+        lambda: sl.check_loss(sl.huber_loss, delta=0.0),
+        ValueError,
+        "check_loss: `delta` is 0; expected a finite number inside",
+    ),
     "check at an array": (lambda: sl.check_loss(fair(), c=C), TypeError, "`c` is an array"),
 }
 
@@ -311,6 +386,90 @@ def test_bad_use_says_how_to_mend_it(name: str) -> None:
     with pytest.raises(error, match=words) as raised:
         make()
     assert str(raised.value).endswith(".") or str(raised.value).endswith("=...")
+
+
+def test_a_formula_may_be_a_number() -> None:
+    half = sl.Loss(
+        "half_loss", lambda r: 0.5 * mx.square(r), psi=lambda r: r, psi_prime=lambda r: 1
+    )
+    g = mx.grad(lambda x: mx.grad(lambda x: half(x, Y, "sum"))(x).sum())(X)
+    assert g.tolist() == [1] * 6
+    assert half.kernel.partial(0).partial(0).formula(X) == 1
+
+
+def test_data_are_called_as_the_record_says() -> None:
+    loss = sl.Loss("f", lambda r: r * r, data_names=("predicted", "true"))
+    want = loss(X, Y).item()
+    assert loss(predicted=X, true=Y).item() == loss(X, true=Y).item() == want
+    assert loss(predictions=X, true=Y).item() == want
+    assert fair()(inputs=X, targets=Y).item() == fair()(X, Y).item()
+    with pytest.raises(ValueError, match="f: `predicted` has shape"):
+        loss(X, Y[:1])
+
+
+def test_a_record_is_pickled_with_its_formulas_alone() -> None:
+    loss = sl.Loss("f", rho, thresholds=SPECS, psi=psi)
+    mx.eval(mx.grad(loss)(X, Y))  # which builds functions
+    for again in (
+        pickle.loads(pickle.dumps(loss)),
+        pickle.loads(pickle.dumps(sl.RobustNorm(loss))).loss,
+    ):
+        assert (again.name, again.rho, again.psi) == (loss.name, rho, psi)
+        assert same_bits(again(X, Y, 2.0), loss(X, Y, 2.0))
+    assert copy.deepcopy(loss) is loss
+
+
+def test_a_class_takes_the_function_for_its_record() -> None:
+    class Doubled(sl.LossModule):
+        loss = sl.huber_loss
+
+    assert Doubled.loss is sl.huber_loss.loss
+    assert repr(Doubled(2.0)) == "Doubled(delta=2.0, reduction='mean')"
+    with pytest.raises(AttributeError, match="`loss` belongs to the class"):
+        Doubled().loss = 3
+
+
+CORNERS = [
+    (sl.huber_loss, {"delta": d}) for d in (0.01, 0.13, 0.43, 3.9, 11.0, 47.0, 1e-12, 1e-30, 1e8)
+]
+CORNERS += [(sl.smooth_l1_loss, {"beta": b}) for b in (0.003, 0.87, 47.0, 1e-12, 1e-30)]
+CORNERS += [(sl.quantile_huber_loss, {"kappa": 1e-12}), (sl.pseudo_huber_loss, {"delta": 1e-30})]
+CORNERS += [(sl.general_loss, {"alpha": -5.0, "scale": 1e-6})]
+
+
+@pytest.mark.parametrize(("loss", "theta"), CORNERS)
+def test_the_check_leaves_kinks_and_small_thresholds_alone(loss: Any, theta: dict) -> None:
+    """A kink at a residual that is compared, and thresholds far below it."""
+    sl.check_loss(loss, **theta)
+
+
+ROUGH = {
+    "log-cosh": (lambda r: mx.logaddexp(r, -r) - np.log(2), mx.tanh),
+    "logistic": (
+        lambda r: mx.logaddexp(0 * r, r) - 0.5 * r - np.log(2),
+        lambda r: mx.sigmoid(r) - 0.5,
+    ),
+    "error function": (
+        lambda r: r * mx.erf(r),
+        lambda r: mx.erf(r) + 2 / np.sqrt(np.pi) * r * mx.exp(-r * r),
+    ),
+}
+
+
+def test_documented_limit_of_float64_functions_still_stands() -> None:
+    x = np.linspace(-3, 3, 101)
+    for f, exact in ((mx.exp, np.exp), (mx.sin, np.sin)):
+        off = abs(as_numpy(f(mx.array(x, mx.float64))) - exact(x)).max()
+        assert 1e-10 < off < 1e-5
+    assert abs(as_numpy(mx.expm1(mx.array(x, mx.float64))) - np.expm1(x)).max() < 1e-14
+
+
+@pytest.mark.parametrize("name", ROUGH)
+def test_the_check_bears_with_functions_that_float64_does_not_sharpen(name: str) -> None:
+    made, slope = ROUGH[name]
+    sl.check_loss(sl.Loss("rough_loss", made, psi=slope))
+    with pytest.raises(AssertionError, match="psi of rough_loss"):
+        sl.check_loss(sl.Loss("rough_loss", made, psi=lambda r: 1.001 * slope(r)))
 
 
 def test_invalid_elements_of_a_threshold_are_nan_there_only() -> None:

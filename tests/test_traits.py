@@ -112,7 +112,7 @@ def test_kinks_are_where_they_are_claimed_and_nowhere_else(at: Setting) -> None:
             (f.psi_prime(v + 1e-4) - f.psi_prime(v)).item() / 1e-4 for v in (lower - 1e-4, upper)
         ]
         jumps.append(abs(bends[1] - bends[0]))
-        order = int(entry.loss.traits.smoothness)
+        order = int(trait(entry, "smoothness", theta))
         assert jumps[order] <= 1e-5
         assert jumps[order + 1] > 1e-4, kink
     r = np.linspace(-6, 6, 200_001)
@@ -135,7 +135,7 @@ def test_the_documentation_prints_the_traits(at: Setting, name: str) -> None:
 
 def test_homogeneity(at: Setting) -> None:
     entry, theta = at
-    degree = entry.loss.traits.degree
+    degree = trait(entry, "degree", theta)
     if degree is None:
         return
     for k in (0.25, 8.0):  # powers of 2, which scale exactly
@@ -247,7 +247,7 @@ def test_half_the_square_near_0(at: Setting) -> None:
     """Of the curvature there, where there is one: nothing cancels."""
     entry, theta = at
     f = norm(entry, theta)
-    if entry.loss.traits.smoothness < 1 or entry.loss.traits.minimum != 0:
+    if trait(entry, "smoothness", theta) < 1 or entry.loss.traits.minimum != 0:
         return
     r = mx.array([-1e-4 * min([1, *fitted(entry, 0.7)])])
     if f.psi_prime(r).item() == 0:  # the free side of a quantile

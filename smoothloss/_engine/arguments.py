@@ -60,6 +60,34 @@ def known_keywords(name: str) -> Callable[[F], F]:
     return decorate
 
 
+def two_arrays(
+    name: str, data_names: tuple[str, str], given: Sequence[Any], named: dict[str, Any]
+) -> tuple[Any, Any, Sequence[Any]]:
+    """The two data arrays, by position or taken from ``named``, and what follows by position.
+
+    ``predictions`` and ``inputs`` are always names of the first.
+    """
+    if len(given) >= 2:
+        x, y, *rest = given
+    else:
+        slots = [(data_names[0], *DATA), (data_names[1],)][len(given) :]
+        taken = [[named.pop(key) for key in {*slot} & named.keys()] for slot in slots]
+        if any(len(values) != 1 for values in taken):
+            raise TypeError(
+                f"{name}: expected two arrays, {' and '.join(data_names)}, each given once. "
+                f"Pass them first, by position."
+            )
+        x, y = [*given, *(value for (value,) in taken)]
+        rest = []
+    twice = next((key for key in named if key in (*data_names, *DATA)), None)
+    if twice is not None:
+        raise TypeError(
+            f"{name}: `{twice}` was given twice; expected one value. Pass it by position or by "
+            f"keyword."
+        )
+    return x, y, rest
+
+
 def bind(
     name: str,
     thresholds: Sequence[Threshold],
@@ -71,21 +99,24 @@ def bind(
 
     ``name`` is what errors say; ``reduction`` is the default.
     """
+    if not named and len(given) == len(thresholds) + 1:
+        return list(given)
     defaults = {t.name: t.default for t in thresholds} | {"reduction": reduction}
     if len(given) > len(defaults):
         raise TypeError(
-            f"{name}: {len(given)} arguments follow the data; expected at most "
-            f"{len(defaults)}: {', '.join(defaults)}. Pass weights, where and axis by keyword."
+            f"{name}: {len(given)} arguments were given by position; expected at most "
+            f"{len(defaults)}: {', '.join(defaults)}. Leave out the rest, or pass it by keyword."
         )
     values = dict(zip(defaults, given, strict=False))
     for keyword, value in named.items():
         if keyword not in defaults:
             raise unknown(name, keyword, defaults)
         if keyword in values:
-            raise TypeError(
-                f"{name}: `{keyword}` was given twice; expected one value. Pass it by position or "
-                f"by keyword."
-            )
+            other = values[keyword]
+            fix = "Pass it by position or by keyword."
+            if isinstance(other, str) and keyword != "reduction":
+                fix = f"Pass the reduction by keyword, as in reduction={other!r}."
+            raise TypeError(f"{name}: `{keyword}` was given twice; expected one value. {fix}")
         values[keyword] = value
     for keyword, default in defaults.items():
         if keyword not in values and default is None:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any, SupportsIndex, cast
 
 import mlx.core as mx
 import numpy as np
 
-from .._threshold import Threshold, as_float, is_number
+from .._threshold import Check, Threshold, as_float, is_number, kind_of
 
 _NUMPY_KINDS = "fiub"  # floating, integer, unsigned, boolean
 PART = "Take its real part or magnitude."
+REDUCTIONS = ("mean", "none", "sum")
+_COMMON = (mx.float32, mx.bfloat16, mx.float16)
 
 
 def as_array(function: str, name: str, value: object, *, boolean: bool = False) -> mx.array:
     """``value`` as an ``mx.array`` of real numbers (or of booleans)."""
+    if type(value) is mx.array and not boolean and value.dtype in _COMMON:
+        return value
     wanted = "a boolean array" if boolean else "an array of real numbers"
     got, cure = type(value).__name__, "Convert it with mx.array(...)."
     if isinstance(value, np.ma.MaskedArray):
@@ -68,6 +71,9 @@ def data(
             f"have the same shape. Losses never broadcast them: reshape one side, or widen it with "
             f"mx.broadcast_to."
         )
+    dtype = a.dtype
+    if dtype == b.dtype and dtype in _COMMON:
+        return a, b, dtype
     dtype = mx.result_type(a, b)
     return a, b, dtype if mx.issubdtype(dtype, mx.floating) else mx.float32
 
@@ -85,16 +91,13 @@ def _fits(function: str, name: str, value: mx.array, shape: Sequence[int]) -> mx
     return value
 
 
-def threshold(
-    function: str, spec: Threshold, value: object, shape: Sequence[int], dtype: mx.Dtype
-) -> mx.array:
-    """A threshold as an array; a number becomes 0-d of type ``dtype``.
+def scalar(number: float, dtype: mx.Dtype, traced: bool) -> mx.array:
+    """A number as a 0-d array.
 
-    ``mx.full`` keeps the number out of the compiled code, so a new value compiles no new kernel.
+    Where it may be compiled, ``mx.full`` keeps it out of the compiled code, so that a new value
+    compiles no new kernel. Elsewhere a constant does, which is no node of the graph.
     """
-    if isinstance(value, mx.array | np.ndarray):
-        return _fits(function, spec.name, as_array(function, spec.name, value), shape)
-    return mx.full((), spec.checked(function, value, dtype), dtype)
+    return mx.full((), number, dtype) if traced else mx.array(number, dtype)
 
 
 def thresholds(
@@ -103,16 +106,25 @@ def thresholds(
     values: Sequence[object],
     shape: Sequence[int],
     dtype: mx.Dtype,
-) -> tuple[list[mx.array], tuple[Threshold | None, ...]]:
-    """The thresholds as arrays, and what is left to check of each: of a number, nothing."""
-    pairs = list(zip(specs, values, strict=True))
-    theta = [threshold(function, spec, value, shape, dtype) for spec, value in pairs]
-    # Without a check, a term has no derivative in the threshold: nobody can ask for one.
-    return theta, tuple(None if isinstance(value, Real) else spec for spec, value in pairs)
+    *,
+    traced: bool = True,
+) -> tuple[list[mx.array], tuple[Check, ...]]:
+    """The thresholds as arrays, numbers as 0-d ones, and what is known or to be checked of each."""
+    theta: list[mx.array] = []
+    checks: list[Check] = []
+    for spec, value in zip(specs, values, strict=True):
+        if isinstance(value, mx.array | np.ndarray):
+            theta.append(_fits(function, spec.name, as_array(function, spec.name, value), shape))
+            checks.append(spec)
+        else:
+            number = spec.checked(function, value, dtype)
+            theta.append(scalar(number, dtype, traced))
+            checks.append(kind_of(number, dtype))
+    return theta, tuple(checks)
 
 
 def weighting(
-    function: str, value: object, shape: Sequence[int], dtype: mx.Dtype
+    function: str, value: object, shape: Sequence[int], dtype: mx.Dtype, *, traced: bool = True
 ) -> mx.array | None:
     """The weights as an array, or None."""
     if value is None:
@@ -124,7 +136,7 @@ def weighting(
                 f"{function}: `weights` is {number:g}; expected 0 or a number that {dtype} holds. "
                 f"Rescale it, or use where=... to leave elements out."
             )
-        return mx.full((), number, dtype)
+        return scalar(number, dtype, traced)
     return _fits(function, "weights", as_array(function, "weights", value), shape)
 
 
@@ -138,7 +150,9 @@ def selection(function: str, value: object, shape: Sequence[int]) -> mx.array | 
 
 def check_reduction(function: str, value: object) -> None:
     """Raise unless ``value`` names a reduction."""
-    if not isinstance(value, str) or value not in ("none", "mean", "sum"):
+    if type(value) is str and value in REDUCTIONS:
+        return
+    if not isinstance(value, str) or value not in REDUCTIONS:
         long = isinstance(value, mx.array | np.ndarray)
         got = f"of type {type(value).__name__}" if long else repr(value)
         raise ValueError(

@@ -15,12 +15,14 @@ from .._types import Formula
 class Kernel:
     """An elementwise formula and its partial derivatives in ``(r, *thresholds)``.
 
-    A kernel without partials is differentiated by MLX. ``terms`` holds the functions built from
-    the kernel (see ``term.py``), so that they live as long as it does.
+    A kernel without partials is differentiated by MLX. ``ordinary`` is the same formula, to the
+    bit, in fewer operations, for thresholds that are ordinary numbers. ``terms`` holds the
+    functions built from the kernel (see ``term.py``), so that they live as long as it does.
     """
 
     formula: Formula
     partials: tuple[Kernel, ...] = ()
+    ordinary: Formula | None = None
     terms: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def partial(self, argnum: int) -> Kernel:
@@ -31,24 +33,29 @@ class Kernel:
 
 
 def tree(
-    rho: Formula, names: Sequence[str], derivatives: Mapping[tuple[str, ...], Formula]
+    rho: Formula,
+    names: Sequence[str],
+    derivatives: Mapping[tuple[str, ...], Formula],
+    ordinary: Mapping[tuple[str, ...], Formula],
 ) -> Kernel:
     """The kernel of rho with the partials of ``derivatives``, to second order.
 
-    ``names`` are those of the arguments; ``derivatives`` has its keys sorted in their order. A
-    kernel of which no partial is given has none; if only some are, MLX derives the others.
+    ``names`` are those of the arguments; ``derivatives`` has its keys sorted in their order;
+    ``ordinary`` has the formulas for ordinary thresholds, () being the key of rho. A kernel of
+    which no partial is given has none; if only some are, MLX derives the others.
     """
 
     def kernel(by: tuple[str, ...], formula: Formula) -> Kernel:
         further = [tuple(sorted((*by, name), key=names.index)) for name in names]
         given = [derivatives.get(key) for key in further]
+        fast = ordinary.get(by)
         if not any(given):
-            return Kernel(formula)
+            return Kernel(formula, ordinary=fast)
         partials = (
             kernel(key, f) if f else Kernel(derived(formula, i))
             for i, (key, f) in enumerate(zip(further, given, strict=True))
         )
-        return Kernel(formula, tuple(partials))
+        return Kernel(formula, tuple(partials), fast)
 
     return kernel((), rho)
 

@@ -9,8 +9,10 @@ from typing import cast
 
 import mlx.core as mx
 
+from .inputs import scalar
 from .sums import Axes, Elementwise, sum_over, summed_in_kernel
 from .term import batch_first, data_shape, spread, widened
+from .tracing import traced as is_traced
 
 
 def mean(
@@ -19,14 +21,16 @@ def mean(
     axes: Axes,
     weights: mx.array | None,
     where: mx.array | None,
+    *,
+    traced: bool = True,
 ) -> mx.array:
     """The mean of losses of ``shape`` from their sum ``out`` over ``axes``.
 
     It divides by the total weight of the selected elements; over nothing it is 0.
     """
     if weights is None and where is None:
-        count = math.prod(shape[a] for a in axes)
-        return out / mx.full((), float(count or 1), out.dtype)
+        count = math.prod(shape if len(axes) == len(shape) else [shape[a] for a in axes])
+        return out / scalar(float(count or 1), out.dtype, traced)
     # What is shared along an axis is summed once, and counted as often.
     given = [_ranked(v, len(shape)) for v in (weights, where) if v is not None]
     joint = mx.broadcast_shapes(*(v.shape for v in given))
@@ -36,12 +40,22 @@ def mean(
     if weights is None:
         selected = sum_over(given[0], own).reshape(kept).astype(out.dtype) * repeats
         return out / mx.maximum(selected, 1)
-    mask = where if where is not None else mx.array(True)
-    total = sum_of_selected(own, out.dtype)(given[0], _ranked(mask, len(shape)))
-    divisor = total.reshape(kept) * repeats
-    nothing = divisor == 0
-    # 0 * out is 0 with zero derivatives, but a NaN that was included still shows.
-    return mx.where(nothing, 0 * out, out / mx.where(nothing, 1, divisor))
+    if traced and is_traced(*given):
+        mask = given[1] if where is not None else mx.array(True)
+        total = sum_of_selected(own, out.dtype)(given[0], mask)
+    else:
+        total = total_weight(given, own, out.dtype)
+    divisor = total.reshape(kept) if repeats == 1 else total.reshape(kept) * repeats
+    some = divisor != 0
+    # Over nothing this is 0 with zero derivatives, but a NaN that was included still shows.
+    return out * some / mx.where(some, divisor, 1)
+
+
+def total_weight(given: Sequence[mx.array], axes: Axes, dtype: mx.Dtype) -> mx.array:
+    """The sum of the weights, or of those selected by a mask, where nobody differentiates it."""
+    if len(given) == 1:
+        return sum_over(given[0].astype(dtype), axes)
+    return summed_in_kernel(lambda w, mask: mx.where(mask, w.astype(dtype), 0), given, axes)
 
 
 def _ranked(v: mx.array, rank: int) -> mx.array:

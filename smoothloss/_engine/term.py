@@ -21,14 +21,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import mlx.core as mx
 
-from .._threshold import Threshold
+from .._threshold import Check, NumberKind, Threshold
 from .kernel import Kernel
 from .sums import Axes, Elementwise, on_cpu, summed
+from .validation import as_elementwise
 
 
 def compute_dtype(x: mx.array, y: mx.array) -> mx.Dtype:
@@ -36,19 +36,28 @@ def compute_dtype(x: mx.array, y: mx.array) -> mx.Dtype:
     return mx.float64 if mx.float64 in (x.dtype, y.dtype) else mx.float32
 
 
+class Kind(NamedTuple):
+    """What the arguments of a term are, beside their shapes.
+
+    ``checks`` has one entry for each threshold: what is to be checked of an array, or, of a number,
+    which is checked already and has no derivative, whether it is ordinary.
+    """
+
+    x: mx.Dtype
+    y: mx.Dtype
+    checks: tuple[Check, ...] = ()
+    factors: int = 0
+    masked: bool = False
+
+
 class Row(NamedTuple):
-    """The arguments of a term. A custom function takes them as a flat row of arrays."""
+    """The arguments of a term by kind. A custom function takes them as a flat row of arrays."""
 
     x: mx.array
     y: mx.array
-    thresholds: tuple[mx.array, ...]
-    factors: tuple[mx.array, ...]
-    mask: tuple[mx.array, ...]
-
-    @property
-    def compute(self) -> mx.Dtype:
-        """The dtype of the arithmetic."""
-        return compute_dtype(self.x, self.y)
+    thresholds: Sequence[mx.array]
+    factors: Sequence[mx.array]
+    mask: Sequence[mx.array]
 
     def flat(self, factors: Sequence[mx.array]) -> list[mx.array]:
         """The flat row, with these factors."""
@@ -59,24 +68,31 @@ class Row(NamedTuple):
         return [other, *self.factors[:j], *self.factors[j + 1 :]]
 
 
-@dataclass(frozen=True)
 class Term:
     """The function ``(x, y, *thresholds, *factors, *mask) -> T`` and its derivatives.
 
     Arguments are arrays only, passed by position, of shapes that broadcast together. The
-    arithmetic is done in float32 (float64 where x or y is) and rounded once to ``dtype``.
+    arithmetic is done in float32 (float64 where x or y is) and rounded once to ``dtype``. With
+    ``axes`` (ascending, non-negative) T is summed over them, and they are dropped. ``order`` counts
+    the derivatives taken to get here.
 
-    ``checks`` has one entry for each threshold: None where the threshold was a number, which is
-    checked already and has no derivative. With ``axes`` (ascending, non-negative) T is summed over
-    them, and they are dropped. ``order`` counts the derivatives taken to get here.
+    What depends on the kinds of the arguments alone is decided here, once; a call only computes.
     """
 
-    kernel: Kernel
-    checks: tuple[Threshold | None, ...]
-    masked: bool
-    dtype: mx.Dtype
-    axes: Axes | None = None
-    order: int = 0
+    def __init__(
+        self, kernel: Kernel, kind: Kind, dtype: mx.Dtype, axes: Axes | None, order: int
+    ) -> None:
+        self.kernel, self.kind, self.dtype, self.axes, self.order = kernel, kind, dtype, axes, order
+        self.compute = mx.float64 if mx.float64 in (kind.x, kind.y) else mx.float32
+        self.casts = kind.x != self.compute or kind.y != self.compute
+        self.first_factor = 2 + len(kind.checks)
+        self.end = self.first_factor + kind.factors
+        self.checked = [(i, t) for i, t in enumerate(kind.checks) if isinstance(t, Threshold)]
+        ordinary = all(check is NumberKind.ORDINARY for check in kind.checks)
+        self.formula = kernel.ordinary if kernel.ordinary and ordinary else kernel.formula
+        # Nothing is cast, checked or masked, so little is left to do.
+        self.lean = not (self.casts or self.checked or kind.masked)
+        self.elementwise = self.lean_elementwise if self.lean else self.full_elementwise
 
     def function(self) -> Elementwise:
         """The term as a function that MLX differentiates by the rules below."""
@@ -90,73 +106,106 @@ class Term:
 
     def parse(self, flat: Sequence[mx.array]) -> Row:
         """The flat row by kind."""
-        start, end = 2 + len(self.checks), len(flat) - self.masked
-        x, y, *thresholds = flat[:start]
-        return Row(x, y, tuple(thresholds), tuple(flat[start:end]), tuple(flat[end:]))
+        factors, mask = flat[self.first_factor : self.end], flat[self.end :]
+        return Row(flat[0], flat[1], flat[2 : self.first_factor], factors, mask)
 
     def value(self, *flat: mx.array) -> mx.array:
         """T itself."""
-        x, y, *rest = flat
-        if on_cpu() and mx.float16 in (x.dtype, y.dtype):
+        if self.casts and mx.float16 in self.kind[:2] and on_cpu():
             # Converting float16 in software costs more than keeping the residual for the gradient.
-            compute = compute_dtype(x, y)
-            flat = (x.astype(compute) - y.astype(compute), mx.array(0.0, compute), *rest)
+            x, y, *rest = flat
+            r, zero = x.astype(self.compute) - y.astype(self.compute), mx.array(0.0, self.compute)
+            kind = self.kind._replace(x=self.compute, y=self.compute)
+            wide = term(self.kernel, kind, self.dtype, self.axes, self.order, traced=False)
+            return wide(r, zero, *rest)
         if self.axes is None:
             return self.elementwise(*flat)
         return summed(self.elementwise, flat, self.axes)
 
-    def elementwise(self, *flat: mx.array) -> mx.array:
+    def lean_elementwise(self, x: mx.array, y: mx.array, *rest: mx.array) -> mx.array:
+        """T before it is summed, of arrays that need no care."""
+        r = (renewed(x, self.order) if self.order else x) - y
+        n = self.first_factor - 2
+        out = self.formula(r, *rest[:n])
+        if type(out) is not mx.array or out.shape != r.shape:  # a formula may ignore r
+            out = as_elementwise(self.formula, out, r)
+        for factor in rest[n:]:
+            out = factor.astype(self.compute) * out
+        return out if self.dtype == self.compute else out.astype(self.dtype)
+
+    def full_elementwise(self, *flat: mx.array) -> mx.array:
         """T before it is summed."""
-        row = self.parse(flat)
-        compute = row.compute
+        x, y, kind = renewed(flat[0], self.order), flat[1], self.kind
+        if self.casts:
+            x, y = x.astype(self.compute), renewed(y, self.order).astype(self.compute)
+        r = x - y
+        thetas: Sequence[mx.array] = flat[2 : self.first_factor]
+        if self.checked:
+            thetas = [renewed(v, self.order).astype(self.compute) for v in thetas]
+        if kind.masked and not self.kernel.partials:
+            r = mx.where(flat[-1], r, 0)  # so that MLX, differentiating, meets no NaN
+        out = self.formula(r, *thetas)
+        if type(out) is not mx.array or out.shape != r.shape:
+            out = as_elementwise(self.formula, out, r)
+        if self.checked or kind.factors:
+            out = self.scale(thetas, flat[self.first_factor : self.end]) * out
+        if kind.masked:
+            out = mx.where(flat[-1], out, 0)
+        return out if self.dtype == self.compute else out.astype(self.dtype)
 
-        def fresh(v: mx.array) -> mx.array:
-            return renewed(v, self.order) if v is not row.y or v.dtype != compute else v
+    def scale(self, thetas: Sequence[mx.array], factors: Sequence[mx.array]) -> mx.array:
+        """The product of the factors, NaN where a threshold is not valid.
 
-        r = fresh(row.x).astype(compute) - fresh(row.y).astype(compute)
-        if row.mask and not self.kernel.partials:
-            r = mx.where(row.mask[0], r, 0)  # so that MLX, differentiating, meets no NaN
-        thetas = [fresh(v).astype(compute) for v in row.thresholds]
-        out = self.kernel.formula(r, *thetas)
-        scales = [s.validity(v) for s, v in zip(self.checks, thetas, strict=True) if s is not None]
-        scales += [fresh(f).astype(compute) for f in row.factors]
-        if scales:
-            out = functools.reduce(mx.multiply, scales) * out
-        if row.mask:
-            out = mx.where(row.mask[0], out, 0)
-        # A formula may ignore an argument that carries a batch axis.
-        return mx.broadcast_to(out.astype(self.dtype), data_shape(flat))
+        Scalars are multiplied first: that leaves one operation on the data.
+        """
+        scales = [threshold.validity(thetas[i]) for i, threshold in self.checked]
+        scales += [
+            f if f.dtype == self.compute else renewed(f, self.order).astype(self.compute)
+            for f in factors
+        ]
+        return functools.reduce(mx.multiply, scales)
 
-    def derivative(self, kernel: Kernel, dtype: mx.Dtype, axes: Axes | None) -> Elementwise:
+    def derivative(
+        self, kernel: Kernel, dtype: mx.Dtype, axes: Axes | None, factors: int
+    ) -> Elementwise:
         """The term of a partial kernel, or of this kernel with a factor exchanged."""
-        return term(kernel, self.checks, self.masked, dtype, axes, self.order + 1)
+        return term(kernel, self.kind._replace(factors=factors), dtype, axes, self.order + 1)
+
+    @functools.cached_property
+    def gradient(self) -> Elementwise:
+        """The term of psi by which a plain term is differentiated."""
+        return self.derivative(self.kernel.partials[0], self.kind.x, None, 1)
 
     def vjp(
         self, flat: Sequence[mx.array], cotangent: mx.array, _: mx.array
     ) -> tuple[mx.array, ...]:
         """The cotangents of all arguments."""
+        if cotangent.ndim and self.axes:
+            cotangent = spread(cotangent, self.axes)
+        if self.lean and not self.kind.factors and flat[0].shape == flat[1].shape:
+            by_x = self.gradient(*flat, cotangent)
+            return (by_x, -by_x, *flat[2:])  # nobody asks for those of numbers
         row, shape = self.parse(flat), data_shape(flat)
-        cotangent = spread(cotangent, self.axes)
+        x, y = row.x, row.y
         scale = [cotangent, *row.factors]
         psi, *by_threshold = self.kernel.partials
 
         def pulled_back(primal: mx.array, kernel: Kernel, factors: Sequence[mx.array]) -> mx.array:
-            arguments = row.flat(factors)
+            arguments, n = row.flat(factors), len(factors)
             if primal.shape == shape:
-                return self.derivative(kernel, primal.dtype, None)(*arguments)
+                return self.derivative(kernel, primal.dtype, None, n)(*arguments)
             axes = widened(primal.shape, shape)
-            part = self.derivative(kernel, row.compute, axes)(*arguments)
+            part = self.derivative(kernel, self.compute, axes, n)(*arguments)
             return part.reshape(primal.shape).astype(primal.dtype)
 
-        x, y = row.x, row.y
         by_x = pulled_back(x, psi, scale)
         alike = x.dtype == y.dtype and x.shape == y.shape
         return (
             by_x,
             -by_x if alike else -pulled_back(y, psi, scale),
             *(
-                mx.zeros_like(v) if check is None else pulled_back(v, k, scale)
-                for check, v, k in zip(self.checks, row.thresholds, by_threshold, strict=True)
+                pulled_back(v, k, scale) if isinstance(check, Threshold) else v
+                for check, v, k in zip(self.kind.checks, row.thresholds, by_threshold, strict=True)
             ),
             *(
                 pulled_back(f, self.kernel, row.swapped(j, cotangent))
@@ -169,11 +218,12 @@ class Term:
         """The tangent of T: the sum over all arguments that have one."""
         row = self.parse(flat)
         dx, dy, *rest = tangents
-        dr = [d.astype(row.compute) for d in (dx, None if dy is None else -dy) if d is not None]
+        dr = [d.astype(self.compute) for d in (dx, None if dy is None else -dy) if d is not None]
         steps = [sum(dr[1:], dr[0]) if dr else None, *rest[: len(row.thresholds)]]
 
         def pushed(kernel: Kernel, factors: Sequence[mx.array]) -> mx.array:
-            return self.derivative(kernel, row.compute, self.axes)(*row.flat(factors))
+            function = self.derivative(kernel, self.compute, self.axes, len(factors))
+            return function(*row.flat(factors))
 
         moved = [
             pushed(kernel, [step, *row.factors])
@@ -193,24 +243,28 @@ class Term:
     def vmap(self, flat: Sequence[mx.array], batch: Sequence[int | None]) -> tuple[mx.array, int]:
         """T of a batch, whose axis is the first of the result."""
         axes = None if self.axes is None else tuple(a + 1 for a in self.axes)
-        batched = term(self.kernel, self.checks, self.masked, self.dtype, axes, self.order)
+        batched = term(self.kernel, self.kind, self.dtype, axes, self.order)
         return batched(*batch_first(flat, batch)), 0
 
 
 def term(
     kernel: Kernel,
-    checks: tuple[Threshold | None, ...],
-    masked: bool,
+    kind: Kind,
     dtype: mx.Dtype,
     axes: Axes | None = None,
     order: int = 0,
+    *,
+    traced: bool = True,
 ) -> Elementwise:
-    """The function of a :class:`Term`, built once for each kernel and kind of call."""
-    key = (checks, masked, dtype, axes, order)
+    """The function of a :class:`Term`, built once for each kernel and kind of call.
+
+    Where no argument is traced, it needs no rules of differentiation.
+    """
+    key = (kind, dtype, axes, order, traced)
     function = kernel.terms.get(key)
     if function is None:
-        function = Term(kernel, checks, masked, dtype, axes, order).function()
-        kernel.terms[key] = function
+        made = Term(kernel, kind, dtype, axes, order)
+        function = kernel.terms[key] = made.function() if traced else made.value
     return cast(Elementwise, function)
 
 
@@ -232,8 +286,8 @@ def spread(cotangent: mx.array, axes: Axes | None) -> mx.array:
     A scalar stays one: a kernel that takes scalars and data alone runs without strides, which is
     up to three times as fast on the CPU.
     """
-    if cotangent.ndim > 0:
-        for a in axes or ():  # one axis at a time, as in renewed
+    if axes and cotangent.ndim > 0:
+        for a in axes:  # one at a time: MLX 0.32.4 maps an expand_dims of several axes wrongly
             cotangent = mx.expand_dims(cotangent, a)
     return cotangent
 
@@ -245,8 +299,7 @@ def renewed(v: mx.array, order: int) -> mx.array:
     shared value is written to memory, which costs more than computing it twice.
     """
     for _ in range(order):
-        # One axis at a time: MLX 0.32.4 maps an expand_dims of several axes wrongly.
-        v = mx.squeeze(mx.expand_dims(v, 0), 0)
+        v = mx.transpose(v, range(v.ndim))
     return v
 
 

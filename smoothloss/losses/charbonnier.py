@@ -81,8 +81,8 @@ LOSS = Loss(
         redescending=False,
         bound=1.0,
         minimum=lambda epsilon: epsilon,
-        smoothness=math.inf,
-        kinks=(),
+        smoothness=lambda epsilon: 0 if epsilon == 0 else math.inf,
+        kinks=lambda epsilon: (0.0,) if epsilon == 0 else (),
         degree=1,
     ),
 )

@@ -13,6 +13,8 @@ Its derivatives outside are s in r and -1 in delta. The weight is :math:`\min(1,
 
 from __future__ import annotations
 
+import math
+
 import mlx.core as mx
 
 from .._engine.arguments import known_keywords
@@ -58,6 +60,12 @@ def weight(r: mx.array, delta: mx.array) -> mx.array:
     return finite / (mx.maximum(finite, mx.abs(r)) + one_at_zero(delta))
 
 
+def ordinary_rho(r: mx.array, delta: mx.array) -> mx.array:
+    a = mx.abs(r)
+    m = mx.minimum(delta, a)
+    return m * (a - 0.5 * m)
+
+
 LOSS = Loss(
     "huber_loss",
     rho,
@@ -70,6 +78,7 @@ LOSS = Loss(
         ("delta", "delta"): rho_delta_delta,
     },
     weight=weight,
+    ordinary={"rho": ordinary_rho},
     reduction="none",
     data_names=("inputs", "targets"),
     traits=Traits(
@@ -78,8 +87,8 @@ LOSS = Loss(
         redescending=False,
         bound=lambda delta: delta,
         minimum=0.0,
-        smoothness=1,
-        kinks=lambda delta: (-delta, delta),
+        smoothness=lambda delta: 1 if 0 < delta < math.inf else math.inf,
+        kinks=lambda delta: (-delta, delta) if 0 < delta < math.inf else (),
         degree=2,
     ),
 )
@@ -159,7 +168,9 @@ def huber_loss(
 
     Examples
     --------
-    >>> import mlx.core as mx
+    >>> import math
+
+    import mlx.core as mx
     >>> import smoothloss as sl
     >>> inputs = mx.array([0.0, 0.5, 3.0])
     >>> sl.huber_loss(inputs, mx.zeros(3), delta=2.0)
@@ -189,7 +200,9 @@ class HuberLoss(LossModule):
 
     Examples
     --------
-    >>> import mlx.core as mx
+    >>> import math
+
+    import mlx.core as mx
     >>> import smoothloss as sl
     >>> loss = sl.HuberLoss(delta=2.0)
     >>> loss

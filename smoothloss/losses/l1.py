@@ -15,13 +15,16 @@ from .._traits import Traits
 from .._types import Array, Axis, Parameter, Reduction
 from ._elementary import constant, sign
 
+FEW = 1 << 14
+
 
 def rho(r: mx.array) -> mx.array:
     return mx.abs(r)
 
 
 def psi(r: mx.array) -> mx.array:
-    return sign(r)
+    # Few operations are best for few elements, and a form without selections for many.
+    return mx.where(r == r, mx.sign(r), r) if r.size <= FEW else sign(r)
 
 
 def psi_prime(r: mx.array) -> mx.array:

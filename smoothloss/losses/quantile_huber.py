@@ -17,6 +17,8 @@ At kappa = 0 the loss is by convention the quantile loss: the factor \|c\| is 1,
 
 from __future__ import annotations
 
+import math
+
 import mlx.core as mx
 
 from .._engine.arguments import known_keywords
@@ -98,6 +100,17 @@ def weight(r: mx.array, quantile: mx.array, kappa: mx.array) -> mx.array:
     return tilt * mx.minimum(most, (mx.minimum(largest(r), kappa) + one_at_zero(kappa)) / a)
 
 
+def kinks(quantile: float, kappa: float) -> tuple[float, ...]:
+    tilted = (0.0,) if quantile != 0.5 or kappa == 0 else ()
+    return (-kappa, *tilted, kappa) if 0 < kappa < math.inf else tilted
+
+
+def smoothness(quantile: float, kappa: float) -> float:
+    if not kinks(quantile, kappa):
+        return math.inf
+    return 1 if kappa > 0 else 0
+
+
 LOSS = Loss(
     "quantile_huber_loss",
     rho,
@@ -120,9 +133,9 @@ LOSS = Loss(
         redescending=False,
         bound=lambda quantile, kappa: max(quantile, 1 - quantile) * (kappa if kappa > 0 else 1.0),
         minimum=0.0,
-        smoothness=1,
-        kinks=lambda quantile, kappa: (-kappa, 0.0, kappa),
-        degree=2,
+        smoothness=smoothness,
+        kinks=kinks,
+        degree=lambda quantile, kappa: 2 if kappa > 0 else 1,
     ),
 )
 
@@ -210,7 +223,9 @@ def quantile_huber_loss(
 
     Examples
     --------
-    >>> import mlx.core as mx
+    >>> import math
+
+    import mlx.core as mx
     >>> import smoothloss as sl
     >>> predictions = mx.array([-0.5, 0.5, 3.0])
     >>> sl.quantile_huber_loss(predictions, mx.zeros(3), 0.75, reduction="none")
@@ -246,7 +261,9 @@ class QuantileHuberLoss(LossModule):
 
     Examples
     --------
-    >>> import mlx.core as mx
+    >>> import math
+
+    import mlx.core as mx
     >>> import smoothloss as sl
     >>> loss = sl.QuantileHuberLoss(quantile=0.75)
     >>> loss

@@ -16,6 +16,8 @@ both 0 outside.
 
 from __future__ import annotations
 
+import math
+
 import mlx.core as mx
 
 from .._engine.arguments import known_keywords
@@ -61,6 +63,29 @@ def weight(r: mx.array, beta: mx.array) -> mx.array:
     return 1 / mx.maximum(beta, mx.abs(r))
 
 
+def ordinary_rho(r: mx.array, beta: mx.array) -> mx.array:
+    wide = mx.broadcast_to(beta, r.shape)
+    a = mx.abs(r)
+    c = mx.minimum(wide, a)
+    return c / wide * (a - 0.5 * c)
+
+
+def ordinary_psi(r: mx.array, beta: mx.array) -> mx.array:
+    return clip(r, beta) / beta
+
+
+def smoothness(beta: float) -> float:
+    if beta == 0:
+        return 0
+    return 1 if beta < math.inf else math.inf
+
+
+def kinks(beta: float) -> tuple[float, ...]:
+    if beta == 0:
+        return (0.0,)
+    return (-beta, beta) if beta < math.inf else ()
+
+
 LOSS = Loss(
     "smooth_l1_loss",
     rho,
@@ -73,14 +98,15 @@ LOSS = Loss(
         ("beta", "beta"): rho_beta_beta,
     },
     weight=weight,
+    ordinary={"rho": ordinary_rho, "psi": ordinary_psi},
     traits=Traits(
         convex=True,
         even=True,
         redescending=False,
-        bound=1.0,
+        bound=lambda beta: 1.0 if beta < math.inf else 0.0,
         minimum=0.0,
-        smoothness=1,
-        kinks=lambda beta: (-beta, beta),
+        smoothness=smoothness,
+        kinks=kinks,
         degree=1,
     ),
 )
@@ -160,7 +186,9 @@ def smooth_l1_loss(
 
     Examples
     --------
-    >>> import mlx.core as mx
+    >>> import math
+
+    import mlx.core as mx
     >>> import smoothloss as sl
     >>> predictions = mx.array([0.0, 0.5, 3.0])
     >>> sl.smooth_l1_loss(predictions, mx.zeros(3), reduction="none")
@@ -193,7 +221,9 @@ class SmoothL1Loss(LossModule):
 
     Examples
     --------
-    >>> import mlx.core as mx
+    >>> import math
+
+    import mlx.core as mx
     >>> import smoothloss as sl
     >>> loss = sl.SmoothL1Loss(beta=0.5)
     >>> loss
