@@ -62,6 +62,7 @@ wheel: $(VENV)/.build
 
 bench: $(VENV)/.demo # for the picture
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/run.py --call-sites --out benchmarks/call-sites
 
 # Beside PyTorch and JAX, in an environment of their own; first on one core, then on two.
 bench-peers: $(PEERS)/.setup

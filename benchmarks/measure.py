@@ -67,7 +67,7 @@ def _numbers(out: Any) -> list[np.ndarray[Any, Any]]:
 
 def check(workload: Workload) -> None:
     """The libraries agree on the first elements, or there is nothing to compare."""
-    few = replace(workload, n=min(workload.n, CHECKED))
+    few = replace(workload, n=min(workload.n, CHECKED), dims=())
     given = data(few)
     tolerance = TOLERANCE[workload.dtype]
     x, y = (mx.array(v).astype(getattr(mx, workload.dtype)) for v in (given.x, given.y))

@@ -44,6 +44,7 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("--cores", type=int, help="pin everything to the first so many cores")
     parser.add_argument("--headline", action="store_true", help="compiled value-and-grad alone")
+    parser.add_argument("--call-sites", action="store_true", help="calls of real programs alone")
     parser.add_argument("--quick", action="store_true", help="few calls of small arrays")
     return parser.parse_args()
 
@@ -72,6 +73,9 @@ def main() -> None:
             yield from workloads.headline((4096,), ("float32",))
             yield from (replace(w, compiled=False) for w in workloads.variants(4096))
             return
+        if given.call_sites:
+            yield from workloads.call_sites()
+            return
         yield from workloads.headline()
         if not given.headline:
             yield from chain(workloads.grid(), workloads.variants())
@@ -90,7 +94,10 @@ def main() -> None:
             rows.append(measure(workload, 0.0 if given.quick else given.seconds))
             print(report.line(rows[-1]), flush=True)
     firsts = []
-    if not (given.quick or given.headline) and mx.default_device().type == mx.DeviceType.cpu:
+    if (
+        not (given.quick or given.headline or given.call_sites)
+        and mx.default_device().type == mx.DeviceType.cpu
+    ):
         for loss in workloads.LOSSES:
             name = workloads.Workload(loss, 1).threshold_name or ""
             # 5 are enough for a library that compiles kernels for each.
@@ -103,6 +110,9 @@ def main() -> None:
     report.write(
         given.out.with_suffix(".json"), {"machine": [machine], "rows": rows, "first": firsts}
     )
+    if given.call_sites:
+        print(f"\n{report.sites(rows)}\nWritten: {given.out}.json")
+        return
     caption = f"Compiled value-and-grad of the mean, MLX {machine['mlx']}, {machine['device']}"
     report.picture(rows, given.out.with_suffix(".png"), caption)
     if given.quick:

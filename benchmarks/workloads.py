@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -31,6 +32,7 @@ class Workload:
     weights: bool = False
     where: bool = False
     batched: bool = False
+    dims: tuple[int, ...] = ()  # where a program has more axes
 
     @property
     def record(self) -> Loss:
@@ -45,6 +47,8 @@ class Workload:
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the data."""
+        if self.dims:
+            return self.dims
         return (self.n // FEATURES, FEATURES) if self.batched else (self.n,)
 
     @property
@@ -58,6 +62,7 @@ class Workload:
             "weights" if self.weights else "",
             "where" if self.where else "",
             "2-D" if self.batched else "",
+            str(self.dims) if self.dims else "",
         ]
         return ", ".join(filter(None, words)) or "-"
 
@@ -126,3 +131,35 @@ def variants(n: int = 1 << 20) -> Iterator[Workload]:
         if base.threshold_name:
             yield replace(base, threshold="scalar")
             yield replace(base, threshold="channel", batched=True)
+
+
+# As programs in MLX call it: DQN and SAC agents, SSD and box heads, diffusion, audio, molecules,
+# world models. The shape, the dtype and what else they pass.
+CALL_SITES: tuple[tuple[str, tuple[int, ...], str, str], ...] = (
+    ("mse_loss", (128,), "float32", ""),
+    ("huber_loss", (32,), "float32", ""),
+    ("mse_loss", (256,), "float32", ""),
+    ("mse_loss", (128, 1), "float32", ""),
+    ("huber_loss", (256, 1), "float32", "weights"),
+    ("mse_loss", (1000, 10), "float32", ""),
+    ("mse_loss", (2048,), "float32", ""),
+    ("smooth_l1_loss", (512, 4), "float32", ""),
+    ("smooth_l1_loss", (256, 64), "float32", ""),
+    ("mse_loss", (4, 1024, 100), "float32", "where"),
+    ("mse_loss", (128, 64, 64, 1), "float32", ""),
+    ("l1_loss", (256,), "float32", ""),
+    ("l1_loss", (8, 80, 500), "float32", ""),
+    ("mse_loss", (1, 4096, 64), "bfloat16", ""),
+    ("huber_loss", (4, 8096, 4), "float32", "where"),
+    ("smooth_l1_loss", (4, 4, 3, 128, 128), "float32", ""),
+)
+
+
+def call_sites() -> Iterator[Workload]:
+    """Calls of real programs, eager and compiled, forward and with the gradient."""
+    for loss, dims, dtype, extra in CALL_SITES:
+        base = Workload(loss, math.prod(dims), dtype, dims=dims)
+        base = replace(base, weights=extra == "weights", where=extra == "where")
+        for compiled in (False, True):
+            for gradient in (False, True):
+                yield replace(base, compiled=compiled, gradient=gradient)

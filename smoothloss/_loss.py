@@ -16,7 +16,7 @@ from ._engine import validation
 from ._engine.arguments import DATA, bind, known_keywords, signature, two_arrays, unknown
 from ._engine.evaluate import Caller, evaluate
 from ._engine.kernel import Kernel, tree, weight_of
-from ._threshold import Threshold
+from ._threshold import Threshold, as_float, is_number
 from ._traits import Traits
 from ._types import Array, Axis, Formula, Parameter, Reduction
 
@@ -66,6 +66,9 @@ class Loss:
     weight : callable, optional
         The weight function psi(r)/r with its limit at r = 0, as iterative reweighting needs it. By
         default it is computed from psi and psi_prime.
+    closed_forms : mapping, optional
+        Simpler losses of the thresholds from the second on, by the numbers of the first for which
+        this loss is one of them: ``{0.0: cauchy}``.
     ordinary : mapping, optional
         Formulas of "rho" and "psi" that give the same, to the bit, in fewer operations where every
         threshold is an ordinary number: above 0, normal, and finite.
@@ -145,6 +148,7 @@ class Loss:
     psi_prime: Formula | None = field(default=None, kw_only=True)
     partials: Mapping[str | tuple[str, ...], Formula] = field(default_factory=dict, kw_only=True)
     weight: Formula | None = field(default=None, kw_only=True)
+    closed_forms: Mapping[float, Loss] = field(default_factory=dict, kw_only=True)
     ordinary: Mapping[str, Formula] = field(default_factory=dict, kw_only=True)
     reduction: Reduction = field(default="mean", kw_only=True)
     traits: Traits = field(default_factory=Traits, kw_only=True)
@@ -166,6 +170,14 @@ class Loss:
         """Every derivative of rho that is given, by the names it is taken by: "r", thresholds."""
         given = {("r",): self.psi, ("r", "r"): self.psi_prime, **self.partials}
         return validation.derivatives(self.name, ("r", *self.threshold_names), given)
+
+    def member(self, thresholds: Sequence[Any]) -> tuple[Loss, Sequence[Any]]:
+        """The loss that this one is for these thresholds, and the thresholds that it has."""
+        if self.closed_forms and is_number(thresholds[0]):
+            closed = self.closed_forms.get(as_float(thresholds[0]))
+            if closed is not None:
+                return closed, thresholds[1:]
+        return self, thresholds
 
     @functools.cached_property
     def kernel(self) -> Kernel:

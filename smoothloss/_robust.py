@@ -106,6 +106,7 @@ class RobustNorm:
 
     def __init__(self, loss: Callable[..., Any], **thresholds: Parameter) -> None:
         self.loss, self.thresholds = record_and_thresholds("RobustNorm", loss, thresholds)
+        self._member, self._values = self.loss.member(list(self.thresholds.values()))
 
     def __repr__(self) -> str:
         words = [self.loss.name, *(f"{k}={v}" for k, v in self.thresholds.items())]
@@ -124,24 +125,24 @@ class RobustNorm:
 
     def rho(self, r: Array) -> mx.array:
         """Return the loss of each residual."""
-        return self._at(self.loss.kernel, r)
+        return self._at(self._member.kernel, r)
 
     def psi(self, r: Array) -> mx.array:
         """Return the influence, the derivative of rho."""
-        return self._at(self.loss.kernel.partial(0), r)
+        return self._at(self._member.kernel.partial(0), r)
 
     def psi_prime(self, r: Array) -> mx.array:
         """Return the curvature, the derivative of psi."""
-        return self._at(self.loss.kernel.partial(0).partial(0), r)
+        return self._at(self._member.kernel.partial(0).partial(0), r)
 
     def weight(self, r: Array) -> mx.array:
         """Return psi(r)/r, with its limit at r = 0."""
-        return self._at(self.loss.weight_kernel, r)
+        return self._at(self._member.weight_kernel, r)
 
     def _at(self, kernel: Kernel, r: Array) -> mx.array:
         x, _, dtype = inputs.data("RobustNorm", ("r", "r"), r, r)
         compute = compute_dtype(x, x)
         theta, checks = inputs.thresholds(
-            "RobustNorm", self.loss.thresholds, list(self.thresholds.values()), x.shape, compute
+            "RobustNorm", self._member.thresholds, self._values, x.shape, compute
         )
         return term(kernel, Kind(x.dtype, compute, checks), dtype)(x, mx.zeros((), compute), *theta)

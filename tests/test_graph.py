@@ -7,7 +7,7 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
-from cases import FLOATS, WITH_THRESHOLD, Entry, call, script
+from cases import BY_NAME, FLOATS, WITH_THRESHOLD, Entry, call, script
 from mlx.utils import tree_flatten
 
 from smoothloss._engine import sums
@@ -66,6 +66,17 @@ def test_value_and_grad_of_a_mean_is_two_kernels_and_one_temporary(
     assert peak(f, *row) <= N * (wide * (1 + kept + outside) + x.dtype.size) + SLACK * wide
 
 
+CLOSED = [(n, a) for n in ("general_loss", "adaptive_loss") for a in BY_NAME[n].loss.closed_forms]
+
+
+@pytest.mark.parametrize(("name", "alpha"), CLOSED)
+def test_a_closed_form_is_as_cheap_as_the_loss_it_is(name: str, alpha: float) -> None:
+    x, y = mx.zeros((N,)), mx.ones((N,))
+    f = mx.compile(mx.value_and_grad(lambda x, y: BY_NAME[name].function(x, y, alpha)))
+    assert count(f, x, y)["Compiled"] <= 3
+    assert peak(f, x, y) <= N * 8 + SLACK * 4
+
+
 @pytest.mark.every(5)
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("given", [("weights",), ("where",), ("weights", "where")])
@@ -106,7 +117,7 @@ import mlx.core as mx
 import smoothloss
 loss = getattr(smoothloss, sys.argv[1])
 kernels = lambda: len(glob.glob(os.environ["TMPDIR"] + "/**/*.so", recursive=True))
-x, y = mx.random.normal((100,)), mx.random.normal((100,))
+x, y = mx.random.normal((4096,)), mx.random.normal((4096,))
 number = sys.argv[2]
 step = lambda x, y, t: mx.value_and_grad(lambda x: loss(x, y, reduction="mean", **{number: t}))(x)
 by_argument = mx.compile(step)

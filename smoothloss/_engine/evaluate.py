@@ -39,6 +39,7 @@ def evaluate(
     Every function, class and record calls this; ``caller`` is who the errors name.
     """
     name = caller.name
+    loss, thresholds = loss.member(thresholds)
     x, y, dtype = inputs.data(name, caller.data, predictions, targets)
     axes = inputs.axes(name, reduction, axis, x.ndim)
     shape, compute = x.shape, compute_dtype(x, y)

@@ -52,6 +52,27 @@ def least(alpha: float, scale: float) -> float:
         return math.log(scale) + cast(float, log_z(mx.array(alpha, mx.float64)).item())
 
 
+def _normalised(closed: Loss, log_z_of_alpha: float) -> Loss:
+    """The adaptive loss at a number alpha: its closed form with log c + log Z(alpha)."""
+
+    def rho(r: mx.array, scale: mx.array) -> mx.array:
+        return closed.rho(r, scale) + (mx.log(scale) + log_z_of_alpha)
+
+    def rho_scale(r: mx.array, scale: mx.array) -> mx.array:
+        return closed.partials["scale"](r, scale) + 1 / scale
+
+    def rho_scale_scale(r: mx.array, scale: mx.array) -> mx.array:
+        return closed.partials["scale", "scale"](r, scale) - 1 / scale / scale
+
+    partials = {**closed.partials, "scale": rho_scale, ("scale", "scale"): rho_scale_scale}
+    return dataclasses.replace(closed, name="adaptive_loss", rho=rho, partials=partials)
+
+
+# log Z at alpha = 2 is that of the normal distribution, at 0 of the Cauchy, and at 1 it is
+# log(2 e K_1(1)) with a modified Bessel function.
+LOG_Z = {2.0: 0.5 * math.log(2 * math.pi), 1.0: 1.185495232349193, 0.0: math.log(math.pi * 2**0.5)}
+CLOSED_FORMS = {a: _normalised(general.CLOSED_FORMS[a], log_z) for a, log_z in LOG_Z.items()}
+
 LOSS = Loss(
     "adaptive_loss",
     rho,
@@ -68,6 +89,7 @@ LOSS = Loss(
         ("scale", "scale"): rho_scale_scale,
     },
     weight=general.BY_SCALE.weight,
+    closed_forms=CLOSED_FORMS,
     traits=dataclasses.replace(general.LOSS.traits, minimum=least, degree=None),
 )
 
