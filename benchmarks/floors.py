@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 from unittest import mock
 
@@ -61,6 +61,48 @@ def one_element() -> None:
         the_same_as_a_custom_function=lambda: own(x, y),
         mlx_nn_l1=lambda: theirs(x, y),
         smoothloss_l1=lambda: ours(x, y),
+    )
+
+
+def small_squares() -> None:
+    """What each promise costs in the eager squared error of few elements, and its gradient."""
+    x, y = normal(256)
+    count, one, nan = mx.array(1 / 256), mx.array(1.0), mx.array(mx.nan)
+
+    def accurate(v: mx.array) -> mx.array:
+        return v.reshape(16, -1).sum(0).sum() * count
+
+    def nan_at_second_order(x: mx.array, y: mx.array) -> mx.array:
+        r = x - y
+        return accurate(mx.square(r) * mx.where(r == r, one, nan))
+
+    slope = mx.custom_function(lambda x, y, c: (c + c) * (x - y))
+    slope.vjp(lambda row, c, _: (c * 2 * row[2], -c * 2 * row[2], c * 2 * (row[0] - row[1])))
+    bare = mx.custom_function(lambda x, y: accurate(mx.square(x - y)))
+
+    def pulled_back(row: Sequence[mx.array], c: mx.array, _: mx.array) -> tuple[mx.array, ...]:
+        by_x = cast(mx.array, slope(*row, c * count))
+        return by_x, -by_x
+
+    bare.vjp(pulled_back)
+    term_alone = term.term(
+        sl.mse_loss.loss.kernel,  # type: ignore[attr-defined]
+        term.Kind(mx.float32, mx.float32),
+        mx.float32,
+        (0,),
+    )
+    steps: dict[str, Callable[..., mx.array]] = {
+        "mlx_nn": mean(nn.losses.mse_loss),
+        "an_accurate_sum_MLX_s_derivative": lambda x, y: accurate(mx.square(x - y)),
+        "and_NaN_in_the_second_derivative": nan_at_second_order,
+        "a_custom_function_of_two_orders": lambda x, y: cast(mx.array, bare(x, y)),
+        "our_term_without_validation": lambda x, y: term_alone(x, y) * count,
+        "smoothloss": sl.mse_loss,
+    }
+    gradients = {name: mx.value_and_grad(f) for name, f in steps.items()}
+    ask(
+        "256 elements, eager squared error with its gradient: what each promise costs",
+        **{name: functools.partial(g, x, y) for name, g in gradients.items()},
     )
 
 
@@ -163,6 +205,7 @@ def transcendentals() -> None:
 if __name__ == "__main__":
     for experiment in (
         one_element,
+        small_squares,
         few_elements,
         passes,
         fresh_memory,

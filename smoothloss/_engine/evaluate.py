@@ -44,22 +44,23 @@ def evaluate(
     axes = inputs.axes(name, reduction, axis, x.ndim)
     shape, compute = x.shape, compute_dtype(x, y)
     arrays = [v for v in (*thresholds, weights, where) if isinstance(v, mx.array)]
-    rules = traced(x, y, *arrays)
+    live = bool(arrays) and traced(*arrays)
+    rules = live or traced(x, y)
     theta, checks = inputs.thresholds(
         name, loss.thresholds, thresholds, shape, compute, traced=rules
     )
     w = inputs.weighting(name, weights, shape, compute, traced=rules)
     mask = inputs.selection(name, where, shape)
     row = [x, y, *theta, *(v for v in (w, mask) if v is not None)]
-    key = (x.dtype, y.dtype, checks, w is None, mask is None, reduction, axes, rules)
+    key = (x.dtype, y.dtype, checks, w is None, mask is None, reduction, axes, rules, live)
     function = loss.functions.get(key)
     if function is None:
-        kind = Kind(x.dtype, y.dtype, checks, int(w is not None), mask is not None)
+        kind = Kind(x.dtype, y.dtype, checks, int(w is not None), mask is not None, not live)
         # Reductions take the losses as computed; half types are rounded once, at the end.
         whole = reduction == "none"
         result, over = (dtype, None) if whole else (compute, axes)
         function = loss.functions[key] = term(loss.kernel, kind, result, over, traced=rules)
     out = function(*row)
     if reduction == "mean":
-        out = mean(out, shape, axes, w, mask, traced=rules)
+        out = mean(out, shape, axes, w, mask, traced=rules, live=live)
     return out if dtype == out.dtype else out.astype(dtype)

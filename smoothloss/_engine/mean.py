@@ -12,7 +12,6 @@ import mlx.core as mx
 from .inputs import scalar
 from .sums import Axes, Elementwise, sum_over, summed_in_kernel
 from .term import batch_first, data_shape, spread, widened
-from .tracing import traced as is_traced
 
 
 def mean(
@@ -23,10 +22,12 @@ def mean(
     where: mx.array | None,
     *,
     traced: bool = True,
+    live: bool = True,
 ) -> mx.array:
     """The mean of losses of ``shape`` from their sum ``out`` over ``axes``.
 
-    It divides by the total weight of the selected elements; over nothing it is 0.
+    It divides by the total weight of the selected elements; over nothing it is 0. ``traced`` says
+    whether a transform is under way, and ``live`` whether on the weights or the mask.
     """
     if weights is None and where is None:
         count = math.prod(shape if len(axes) == len(shape) else [shape[a] for a in axes])
@@ -40,7 +41,7 @@ def mean(
     if weights is None:
         selected = sum_over(given[0], own).reshape(kept).astype(out.dtype) * repeats
         return out / mx.maximum(selected, 1)
-    if traced and is_traced(*given):
+    if live:
         mask = given[1] if where is not None else mx.array(True)
         total = sum_of_selected(own, out.dtype)(given[0], mask)
     else:

@@ -40,7 +40,8 @@ class Kind(NamedTuple):
     """What the arguments of a term are, beside their shapes.
 
     ``checks`` has one entry for each threshold: what is to be checked of an array, or, of a number,
-    which is checked already and has no derivative, whether it is ordinary.
+    which is checked already and has no derivative, whether it is ordinary. With ``fixed``, nobody
+    can ask for derivatives by arrays of thresholds and by weights.
     """
 
     x: mx.Dtype
@@ -48,6 +49,7 @@ class Kind(NamedTuple):
     checks: tuple[Check, ...] = ()
     factors: int = 0
     masked: bool = False
+    fixed: bool = False
 
 
 class Row(NamedTuple):
@@ -90,6 +92,8 @@ class Term:
         self.checked = [(i, t) for i, t in enumerate(kind.checks) if isinstance(t, Threshold)]
         ordinary = all(check is NumberKind.ORDINARY for check in kind.checks)
         self.formula = kernel.ordinary if kernel.ordinary and ordinary else kernel.formula
+        # The factors that derivatives may be asked by: all, or the cotangents, which come first.
+        self.live = order if kind.fixed else kind.factors
         # Nothing is cast, checked or masked, so little is left to do.
         self.lean = not (self.casts or self.checked or kind.masked)
         self.elementwise = self.lean_elementwise if self.lean else self.full_elementwise
@@ -200,15 +204,16 @@ class Term:
 
         by_x = pulled_back(x, psi, scale)
         alike = x.dtype == y.dtype and x.shape == y.shape
+        fixed = self.kind.fixed
         return (
             by_x,
             -by_x if alike else -pulled_back(y, psi, scale),
             *(
-                pulled_back(v, k, scale) if isinstance(check, Threshold) else v
+                pulled_back(v, k, scale) if isinstance(check, Threshold) and not fixed else v
                 for check, v, k in zip(self.kind.checks, row.thresholds, by_threshold, strict=True)
             ),
             *(
-                pulled_back(f, self.kernel, row.swapped(j, cotangent))
+                pulled_back(f, self.kernel, row.swapped(j, cotangent)) if j < self.live else f
                 for j, f in enumerate(row.factors)
             ),
             *map(mx.zeros_like, row.mask),
