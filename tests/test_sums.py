@@ -29,6 +29,18 @@ def test_sum_of_equal_values_for_every_mantissa() -> None:
     assert sums.FAN**7 > 1e8
 
 
+def test_so_few_terms_that_they_are_summed_at_once() -> None:
+    """Sequentially, as the CPU does it: equal values, through all float32 mantissas."""
+    value = (np.arange(2**23, dtype=np.uint32) + np.float32(1).view(np.uint32)).view(np.float32)
+    total, worst = value.copy(), 0.0
+    for n in range(2, sums.ONCE + 1):
+        total = total + value
+        worst = max(worst, np.abs(total / value.astype(np.float64) / n - 1).max())
+    assert worst < 7.5e-7
+    x = mx.array([float(np.float32(1.1))] * sums.ONCE)
+    assert sums.sum_over(x, (0,)).item() == pytest.approx(sums.ONCE * np.float32(1.1), rel=7.5e-7)
+
+
 def test_equal_values_of_odd_lengths() -> None:
     """A remainder must not be added into the partial sums of the rest."""
     rng = np.random.default_rng(0)

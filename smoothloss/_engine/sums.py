@@ -15,8 +15,8 @@ Elementwise = Callable[..., mx.array]
 # sums of the rest would add small terms to large ones, the worst there is. Equal values, the worst
 # of data, stay within 5.8e-7 (test_sums.py walks all mantissas, and odd lengths). RUN
 # neighbours are summed side by side, which is what vectorises. Few enough are summed in float64,
-# which ends every sum in stages: a cast costs less than stages. So few as ONCE are summed as they
-# are: equal values stay within 7.5e-7 (walked as well).
+# which also ends the stages of a float32 sum: a cast costs less than stages. So few as ONCE are
+# summed as they are: equal values stay within 7.5e-7 (walked as well).
 FAN = 16
 RUN = 1024
 FEW = 1024
@@ -43,7 +43,7 @@ def _total(x: mx.array) -> mx.array:
     n = x.size
     if n <= ONCE:
         return x.sum()
-    if n <= FEW or n < FAN:
+    if n < FAN or (n <= FEW and x.dtype != mx.float64):
         return _in_float64(x)
     run = min(RUN, n // FAN)
     blocks = n // (FAN * run)
@@ -58,7 +58,7 @@ def _staged(x: mx.array) -> mx.array:
     before, n, after = x.shape
     if n <= FAN:
         return x.sum(1)
-    if x.size <= FEW:
+    if x.size <= FEW and x.dtype != mx.float64:
         return _in_float64(x, (1,))
     run = min(RUN, n // FAN)
     blocks = n // (FAN * run)
@@ -96,7 +96,7 @@ def sum_over(x: mx.array, axes: Axes) -> mx.array:
     if terms == size:
         total = _total(x)
         return total if len(axes) == len(shape) else total.reshape([1] * (len(shape) - len(axes)))
-    if size <= FEW:
+    if size <= FEW and x.dtype != mx.float64:
         return _in_float64(x, axes)
     kept = [n for a, n in enumerate(shape) if a not in axes]
     left = list(shape)
