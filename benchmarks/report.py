@@ -51,6 +51,20 @@ def write(file: Path, results: dict[str, list[Row]]) -> None:
     file.write_text("{" + ",\n".join(parts) + "}\n")
 
 
+def updated(file: Path, rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    """The rows of a file, these in place of those of the same workloads, and its first calls."""
+    kept = json.loads(file.read_text())
+    measured = ("seconds", "ratio", "roofline", "map", "peak_bytes", "kernels")
+
+    def workload(row: Row) -> str:
+        given = {"dims": (), **row}
+        return json.dumps({k: v for k, v in given.items() if k not in measured}, sort_keys=True)
+
+    new = {workload(row): row for row in rows}
+    merged = [new.pop(workload(row), row) for row in kept["rows"]]
+    return [*merged, *new.values()], kept["first"]
+
+
 def is_headline(row: Row) -> bool:
     return bool(row["label"] == "-" and "mlx.nn" in row["ratio"])
 

@@ -42,6 +42,9 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--largest", type=int, default=10**8, help="leave out what has more elements"
     )
+    parser.add_argument("--smallest", type=int, default=1, help="leave out what has fewer")
+    parser.add_argument("--loss", action="append", help="this loss alone; may be repeated")
+    parser.add_argument("--update", action="store_true", help="keep the other rows of the file")
     parser.add_argument("--cores", type=int, help="pin everything to the first so many cores")
     parser.add_argument("--headline", action="store_true", help="compiled value-and-grad alone")
     parser.add_argument("--call-sites", action="store_true", help="calls of real programs alone")
@@ -57,16 +60,36 @@ def pin(cores: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(cores)
 
 
+def first_calls() -> list[dict[str, object]]:
+    """What the first compiled result takes, on a CPU: the time of g++."""
+    import mlx.core as mx
+    import mlx.nn as nn
+    import report
+    import workloads
+    from measure import first_call
+
+    firsts: list[dict[str, object]] = []
+    for loss in workloads.LOSSES if mx.default_device().type == mx.DeviceType.cpu else ():
+        name = workloads.Workload(loss, 1).threshold_name or ""
+        # 5 are enough for a library that compiles kernels for each.
+        for module, thresholds in (("smoothloss", 100), ("mlx.nn.losses", 5)):
+            if module != "smoothloss" and not hasattr(nn.losses, loss):
+                continue
+            found = first_call(module, loss, name, thresholds if name else 0)
+            firsts.append({"loss": loss, "library": module.removesuffix(".losses"), **found})
+            print(report.first_line(firsts[-1]), flush=True)
+    return firsts
+
+
 def main() -> None:
     given = options()
     if given.cores:
         pin(given.cores)
 
     import mlx.core as mx
-    import mlx.nn as nn
     import report
     import workloads
-    from measure import first_call, measure
+    from measure import measure
 
     def chosen() -> Iterator[workloads.Workload]:
         if given.quick:
@@ -90,23 +113,16 @@ def main() -> None:
     print(report.HEADER, flush=True)
     rows = []
     for workload in chosen():
-        if workload.n <= given.largest:
+        if given.loss and workload.loss not in given.loss:
+            continue
+        if given.smallest <= workload.n <= given.largest:
             rows.append(measure(workload, 0.0 if given.quick else given.seconds))
             print(report.line(rows[-1]), flush=True)
-    firsts = []
-    if (
-        not (given.quick or given.headline or given.call_sites)
-        and mx.default_device().type == mx.DeviceType.cpu
-    ):
-        for loss in workloads.LOSSES:
-            name = workloads.Workload(loss, 1).threshold_name or ""
-            # 5 are enough for a library that compiles kernels for each.
-            for module, thresholds in (("smoothloss", 100), ("mlx.nn.losses", 5)):
-                if module != "smoothloss" and not hasattr(nn.losses, loss):
-                    continue
-                found = first_call(module, loss, name, thresholds if name else 0)
-                firsts.append({"loss": loss, "library": module.removesuffix(".losses"), **found})
-                print(report.first_line(firsts[-1]), flush=True)
+    firsts: list[dict[str, object]] = []
+    if given.update:
+        rows, firsts = report.updated(given.out.with_suffix(".json"), rows)
+    elif not (given.quick or given.headline or given.call_sites):
+        firsts = first_calls()
     report.write(
         given.out.with_suffix(".json"), {"machine": [machine], "rows": rows, "first": firsts}
     )

@@ -42,16 +42,20 @@ def evaluate(
     loss, thresholds = loss.member(thresholds)
     x, y, dtype = inputs.data(name, caller.data, predictions, targets)
     axes = inputs.axes(name, reduction, axis, x.ndim)
-    shape, compute = x.shape, compute_dtype(x, y)
+    shape, compute = x.shape, mx.float32 if dtype == mx.float32 else compute_dtype(x, y)
     arrays = [v for v in (*thresholds, weights, where) if isinstance(v, mx.array)]
     live = bool(arrays) and traced(*arrays)
     rules = live or traced(x, y)
     theta, checks = inputs.thresholds(
         name, loss.thresholds, thresholds, shape, compute, traced=rules
     )
-    w = inputs.weighting(name, weights, shape, compute, traced=rules)
-    mask = inputs.selection(name, where, shape)
-    row = [x, y, *theta, *(v for v in (w, mask) if v is not None)]
+    row, w, mask = [x, y, *theta], None, None
+    if weights is not None:
+        w = inputs.weighting(name, weights, shape, compute, traced=rules)
+        row.append(w)
+    if where is not None:
+        mask = inputs.selection(name, where, shape)
+        row.append(mask)
     key = (x.dtype, y.dtype, checks, w is None, mask is None, reduction, axes, rules, live)
     function = loss.functions.get(key)
     if function is None:

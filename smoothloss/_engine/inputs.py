@@ -63,6 +63,10 @@ def data(
     function: str, names: tuple[str, str], x: object, y: object
 ) -> tuple[mx.array, mx.array, mx.Dtype]:
     """The two data arrays and the dtype of the result."""
+    if type(x) is mx.array and type(y) is mx.array:  # as nearly always
+        dtype = x.dtype
+        if dtype == y.dtype and dtype in _COMMON and x.shape == y.shape:
+            return x, y, dtype
     a = as_array(function, names[0], x)
     b = as_array(function, names[1], y)
     if a.shape != b.shape:
@@ -71,9 +75,6 @@ def data(
             f"have the same shape. Losses never broadcast them: reshape one side, or widen it with "
             f"mx.broadcast_to."
         )
-    dtype = a.dtype
-    if dtype == b.dtype and dtype in _COMMON:
-        return a, b, dtype
     dtype = mx.result_type(a, b)
     return a, b, dtype if mx.issubdtype(dtype, mx.floating) else mx.float32
 
@@ -110,10 +111,12 @@ def thresholds(
     traced: bool = True,
 ) -> tuple[list[mx.array], tuple[Check, ...]]:
     """The thresholds as arrays, numbers as 0-d ones, and what is known or to be checked of each."""
+    if not specs:
+        return [], ()
     theta: list[mx.array] = []
     checks: list[Check] = []
     for spec, value in zip(specs, values, strict=True):
-        if isinstance(value, mx.array | np.ndarray):
+        if type(value) is not float and isinstance(value, mx.array | np.ndarray):
             theta.append(_fits(function, spec.name, as_array(function, spec.name, value), shape))
             checks.append(spec)
         else:
@@ -125,10 +128,8 @@ def thresholds(
 
 def weighting(
     function: str, value: object, shape: Sequence[int], dtype: mx.Dtype, *, traced: bool = True
-) -> mx.array | None:
-    """The weights as an array, or None."""
-    if value is None:
-        return None
+) -> mx.array:
+    """The weights as an array."""
     if is_number(value):
         number, limits = as_float(value), mx.finfo(dtype)
         if number != 0 and not float(limits.smallest_normal) <= abs(number) <= float(limits.max):
@@ -140,10 +141,8 @@ def weighting(
     return _fits(function, "weights", as_array(function, "weights", value), shape)
 
 
-def selection(function: str, value: object, shape: Sequence[int]) -> mx.array | None:
-    """The mask as a boolean array, or None."""
-    if value is None:
-        return None
+def selection(function: str, value: object, shape: Sequence[int]) -> mx.array:
+    """The mask as a boolean array."""
     mask = as_array(function, "where", value, boolean=True)
     return _fits(function, "where", mask, shape)
 
