@@ -10,8 +10,8 @@ from typing import cast
 import mlx.core as mx
 
 from .inputs import scalar
+from .shapes import batch_first, data_shape, spread, widened
 from .sums import Axes, Elementwise, sum_over, summed_in_kernel
-from .term import batch_first, data_shape, spread, widened
 
 
 def mean(
