@@ -296,8 +296,8 @@ def general_loss(
     >>> alpha = mx.array([-2.0, 1.0, 2.0])
     >>> sl.general_loss(mx.full((3,), 2.0), mx.zeros(3), alpha, reduction="none")
     array([1, 1.23607, 2], dtype=float32)
-    >>> mx.grad(lambda x: sl.general_loss(x, mx.zeros(3), 1.0, 0.5, "sum"))(predictions)
-    array([0, 1.94028, -2], dtype=float32)
+    >>> mx.grad(lambda x: sl.general_loss(x, mx.zeros(3), 1.0, 1.0, "sum"))(predictions)
+    array([0, 0.894427, -1], dtype=float32)
     """
     return LOSS(
         predictions, targets, alpha, scale, reduction, weights=weights, where=where, axis=axis
