@@ -84,18 +84,18 @@ def markdown(rows: Iterable[Row], library: str = "mlx.nn") -> str:
 
 def sites(rows: Iterable[Row], library: str = "mlx.nn") -> str:
     """The ratios of calls of real programs to a library, those that lose first."""
-    found: dict[tuple[str, str], dict[tuple[bool, bool], float]] = {}
+    found: dict[str, dict[tuple[bool, bool], float]] = {}
     for row in rows:
         extra = "weights=" * row["weights"] + "where=" * row["where"]
         dtype = "" if row["dtype"] == "float32" else f" {row['dtype']}"
         site = f"`{row['loss']}` {tuple(row['dims'])}{dtype}{f', `{extra}`' if extra else ''}"
         if library in row["ratio"]:
             key = row["compiled"], row["gradient"]
-            found.setdefault((site, row["loss"]), {})[key] = row["ratio"][library][1]
+            found.setdefault(site, {})[key] = row["ratio"][library][1]
     ways = [(compiled, gradient) for compiled in (False, True) for gradient in (False, True)]
     lines = [
         f"| {site} | {' | '.join(f'{v[way]:.2f}' if way in v else '-' for way in ways)} |\n"
-        for (site, _), v in sorted(found.items(), key=lambda item: min(item[1].values()))
+        for site, v in sorted(found.items(), key=lambda item: min(item[1].values()))
     ]
     head = "| call | eager | eager, with gradient | compiled | compiled, with gradient |\n"
     return head + "|---|---|---|---|---|\n" + "".join(lines)

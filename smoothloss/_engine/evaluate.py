@@ -42,7 +42,7 @@ def evaluate(
     loss, thresholds = loss.member(thresholds)
     x, y, dtype = inputs.data(name, caller.data, predictions, targets)
     axes = inputs.axes(name, reduction, axis, x.ndim)
-    shape, compute = x.shape, mx.float32 if dtype == mx.float32 else compute_dtype(x, y)
+    shape, compute = x.shape, compute_dtype(x, y)
     arrays = [v for v in (*thresholds, weights, where) if isinstance(v, mx.array)]
     live = bool(arrays) and traced(*arrays)
     rules = live or traced(x, y)

@@ -149,8 +149,6 @@ def selection(function: str, value: object, shape: Sequence[int]) -> mx.array:
 
 def check_reduction(function: str, value: object) -> None:
     """Raise unless ``value`` names a reduction."""
-    if type(value) is str and value in REDUCTIONS:
-        return
     if not isinstance(value, str) or value not in REDUCTIONS:
         long = isinstance(value, mx.array | np.ndarray)
         got = f"of type {type(value).__name__}" if long else repr(value)

@@ -30,8 +30,8 @@ def mean(
     whether a transform is under way, and ``live`` whether on the weights or the mask.
     """
     if weights is None and where is None:
-        count = math.prod(shape if len(axes) == len(shape) else [shape[a] for a in axes])
-        return out / scalar(float(count or 1), out.dtype, traced)
+        terms = math.prod(shape if len(axes) == len(shape) else [shape[a] for a in axes])
+        return out / scalar(float(terms or 1), out.dtype, traced)
     # What is shared along an axis is summed once, and counted as often.
     given = [_ranked(v, len(shape)) for v in (weights, where) if v is not None]
     joint = mx.broadcast_shapes(*(v.shape for v in given))
@@ -39,8 +39,8 @@ def mean(
     repeats = float(math.prod(shape[a] for a in axes if joint[a] == 1))
     kept = [n for a, n in enumerate(joint) if a not in axes]
     if weights is None:
-        selected = sum_over(given[0], own).reshape(kept).astype(out.dtype) * repeats
-        return out / mx.maximum(selected, 1)
+        count = sum_over(given[0], own).reshape(kept).astype(out.dtype) * repeats
+        return out / mx.maximum(count, 1)
     if live:
         mask = given[1] if where is not None else mx.array(True)
         total = sum_of_selected(own, out.dtype)(given[0], mask)
@@ -56,7 +56,12 @@ def total_weight(given: Sequence[mx.array], axes: Axes, dtype: mx.Dtype) -> mx.a
     """The sum of the weights, or of those selected by a mask, where nobody differentiates it."""
     if len(given) == 1:
         return sum_over(given[0].astype(dtype), axes)
-    return summed_in_kernel(lambda w, mask: mx.where(mask, w.astype(dtype), 0), given, axes)
+    return summed_in_kernel(selected(dtype), given, axes)
+
+
+def selected(dtype: mx.Dtype) -> Elementwise:
+    """The function ``(weights, mask)`` that keeps the selected weights."""
+    return lambda weights, mask: mx.where(mask, weights.astype(dtype), 0)
 
 
 def _ranked(v: mx.array, rank: int) -> mx.array:
@@ -71,11 +76,7 @@ def sum_of_selected(axes: Axes, dtype: mx.Dtype) -> Elementwise:
     is selected, summed over the axes along which the weights were broadcast. MLX's own adjoint
     would sum these plainly, in float32.
     """
-
-    def selected(weights: mx.array, mask: mx.array) -> mx.array:
-        return mx.where(mask, weights.astype(dtype), 0)
-
-    custom = mx.custom_function(lambda *row: summed_in_kernel(selected, row, axes))
+    custom = mx.custom_function(lambda *row: summed_in_kernel(selected(dtype), row, axes))
 
     @custom.vjp
     def vjp(row: Sequence[mx.array], cotangent: mx.array, _: mx.array) -> tuple[mx.array, mx.array]:

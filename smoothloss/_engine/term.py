@@ -185,8 +185,7 @@ class Term:
         self, flat: Sequence[mx.array], cotangent: mx.array, _: mx.array
     ) -> tuple[mx.array, ...]:
         """The cotangents of all arguments."""
-        if cotangent.ndim and self.axes:
-            cotangent = spread(cotangent, self.axes)
+        cotangent = spread(cotangent, self.axes)
         if self.lean and not self.kind.factors and flat[0].shape == flat[1].shape:
             by_x = self.gradient(*flat, cotangent)
             return (by_x, -by_x, *flat[2:])  # nobody asks for those of numbers
