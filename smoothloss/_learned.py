@@ -100,7 +100,7 @@ class Learned(Module):
     @property
     def value(self) -> mx.array:
         """The present value, between the bounds."""
-        raw = self.raw.astype(compute_dtype(self.raw, self.raw))
+        raw = self.raw.astype(compute_dtype(self.raw))
         if self.high == math.inf:
             return self.low + mx.exp(mx.clip(raw, -FAR, FAR))
         return self.low + (self.high - self.low) * mx.sigmoid(mx.clip(raw, -FAR, NEAR_ONE))
@@ -115,7 +115,7 @@ class Learned(Module):
         if is_number(initial):
             initial = mx.array(float(initial), mx.float32)
         v = inputs.floating("Learned", "initial", initial)
-        v = v.astype(compute_dtype(v, v))
+        v = v.astype(compute_dtype(v))
         raw, most = mx.log(v - self.low), FAR
         if self.high < math.inf:
             raw, most = raw - mx.log(self.high - v), NEAR_ONE

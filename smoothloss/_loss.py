@@ -16,6 +16,7 @@ from ._engine import validation
 from ._engine.arguments import DATA, bind, known_keywords, signature, two_arrays, unknown
 from ._engine.evaluate import Caller, evaluate
 from ._engine.kernel import Kernel, tree, weight_of
+from ._engine.plan import Plan
 from ._threshold import Threshold, as_float, is_number
 from ._traits import Traits
 from ._types import Array, Axis, Formula, Parameter, Reduction
@@ -217,20 +218,28 @@ class Loss:
         **named: Any,
     ) -> mx.array:
         """Return the loss of ``(predictions, targets, *thresholds, reduction)``, then keywords."""
-        for keyword in named:
-            if keyword not in self.__signature__.parameters and keyword not in DATA:
-                raise unknown(self.name, keyword, self.__signature__.parameters)
-        x, y, rest = two_arrays(self.name, self.data_names, given, named)
-        *values, reduction = bind(self.name, self.thresholds, rest, named, self.reduction)
+        if not named and len(given) == self._positional:  # as the public functions call it
+            x, y, *values, reduction = given
+        else:
+            for keyword in named:
+                if keyword not in self.__signature__.parameters and keyword not in DATA:
+                    raise unknown(self.name, keyword, self.__signature__.parameters)
+            x, y, rest = two_arrays(self.name, self.data_names, given, named)
+            *values, reduction = bind(self.name, self.thresholds, rest, named, self.reduction)
         return evaluate(self, self._caller, x, y, values, reduction, weights, where, axis)
+
+    @functools.cached_property
+    def _positional(self) -> int:
+        """How many arguments can be given by position."""
+        return 3 + len(self.thresholds)
 
     @functools.cached_property
     def _caller(self) -> Caller:
         return Caller(self.name, self.data_names)
 
     @functools.cached_property
-    def functions(self) -> dict[Any, Callable[..., mx.array]]:
-        """The function of each kind of call, built when it is first made."""
+    def plans(self) -> dict[Any, Plan]:
+        """The plan of each kind of call, made when it is first called."""
         return {}
 
     @functools.cached_property

@@ -11,7 +11,7 @@ import numpy as np
 from ._engine import inputs
 from ._engine.arguments import bind, unknown
 from ._engine.kernel import Kernel
-from ._engine.term import Kind, compute_dtype, term
+from ._engine.term import Kind, term
 from ._loss import Loss
 from ._modules import LossModule
 from ._traits import Traits
@@ -140,9 +140,9 @@ class RobustNorm:
         return self._at(self._member.weight_kernel, r)
 
     def _at(self, kernel: Kernel, r: Array) -> mx.array:
-        x, _, dtype = inputs.data("RobustNorm", ("r", "r"), r, r)
-        compute = compute_dtype(x, x)
+        x, _, dtype, compute = inputs.data("RobustNorm", ("r", "r"), r, r)
         theta, checks = inputs.thresholds(
             "RobustNorm", self._member.thresholds, self._values, x.shape, compute
         )
-        return term(kernel, Kind(x.dtype, compute, checks), dtype)(x, mx.zeros((), compute), *theta)
+        arrays = [inputs.scalar(v, compute, True) if isinstance(v, float) else v for v in theta]
+        return term(kernel, Kind(compute, None, checks), dtype)(x.astype(compute), *arrays)

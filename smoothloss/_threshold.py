@@ -140,7 +140,7 @@ class Threshold:
                 f"{function}: `{self.name}` is {value}; expected a number that {dtype} holds. "
                 f"Rescale the data."
             )
-        return number
+        return number + 0.0  # -0.0 is 0.0
 
     def validity(self, value: mx.array) -> mx.array:
         """1 inside the interval and NaN outside: a factor that marks invalid elements."""

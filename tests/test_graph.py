@@ -29,7 +29,7 @@ def peak(f: object, *row: mx.array) -> int:
 
 # Held to the letter in half types and under weights and masks as well.
 CORE = {"l1_loss", "mse_loss", "smooth_l1_loss", "huber_loss"}
-FULL_SIZE = ("AsType", "Subtract", "Multiply", "Abs", "Select", "Negative", "Minimum")
+FULL_SIZE = ("AsType", "Subtract", "Multiply", "Abs", "Select", "Negative", "Minimum", "Square")
 SLACK = 0.15 * N  # the partial sums, 1/16 of the data in float32
 
 

@@ -51,7 +51,7 @@ def known_keywords(name: str) -> Callable[[F], F]:
 
         @functools.wraps(function)
         def call(*args: Any, **keywords: Any) -> Any:
-            if not keywords.keys() <= known:
+            if keywords and not keywords.keys() <= known:
                 raise unknown(name, next(k for k in keywords if k not in known), parameters)
             return function(*args, **keywords)
 
@@ -99,8 +99,6 @@ def bind(
 
     ``name`` is what errors say; ``reduction`` is the default.
     """
-    if not named and len(given) == len(thresholds) + 1:
-        return list(given)
     defaults = {t.name: t.default for t in thresholds} | {"reduction": reduction}
     if len(given) > len(defaults):
         raise TypeError(

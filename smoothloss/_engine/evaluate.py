@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import mlx.core as mx
 
-from . import inputs
-from .mean import mean
-from .term import Kind, compute_dtype, term
-from .tracing import traced
+from .plan import prepare
+from .sums import on_cpu
 
 if TYPE_CHECKING:
     from .._loss import Loss
+
+MOST = 512  # plans that a loss keeps at a time
 
 
 class Caller(NamedTuple):
@@ -26,45 +26,41 @@ class Caller(NamedTuple):
 def evaluate(
     loss: Loss,
     caller: Caller,
-    predictions: object,
-    targets: object,
-    thresholds: Sequence[object],
-    reduction: str,
-    weights: object,
-    where: object,
-    axis: object,
+    x: Any,
+    y: Any,
+    thresholds: Sequence[Any],
+    reduction: Any,
+    weights: Any,
+    where: Any,
+    axis: Any,
 ) -> mx.array:
     """Validate, promote, apply the loss elementwise, reduce.
 
-    Every function, class and record calls this; ``caller`` is who the errors name.
+    Every function, class and record calls this; ``caller`` is who the errors name. What a call
+    needs is found out once for each kind of call, as that takes longer than to make a small one.
     """
-    name = caller.name
-    loss, thresholds = loss.member(thresholds)
-    x, y, dtype = inputs.data(name, caller.data, predictions, targets)
-    axes = inputs.axes(name, reduction, axis, x.ndim)
-    shape, compute = x.shape, compute_dtype(x, y)
-    arrays = [v for v in (*thresholds, weights, where) if isinstance(v, mx.array)]
-    live = bool(arrays) and traced(*arrays)
-    rules = live or traced(x, y)
-    theta, checks = inputs.thresholds(
-        name, loss.thresholds, thresholds, shape, compute, traced=rules
-    )
-    row, w, mask = [x, y, *theta], None, None
-    if weights is not None:
-        w = inputs.weighting(name, weights, shape, compute, traced=rules)
-        row.append(w)
-    if where is not None:
-        mask = inputs.selection(name, where, shape)
-        row.append(mask)
-    key = (x.dtype, y.dtype, checks, w is None, mask is None, reduction, axes, rules, live)
-    function = loss.functions.get(key)
-    if function is None:
-        kind = Kind(x.dtype, y.dtype, checks, int(w is not None), mask is not None, not live)
-        # Reductions take the losses as computed; half types are rounded once, at the end.
-        whole = reduction == "none"
-        result, over = (dtype, None) if whole else (compute, axes)
-        function = loss.functions[key] = term(loss.kernel, kind, result, over, traced=rules)
-    out = function(*row)
-    if reduction == "mean":
-        out = mean(out, shape, axes, w, mask, traced=rules, live=live)
-    return out if dtype == out.dtype else out.astype(dtype)
+    given = [*thresholds, weights, where]
+    key: Hashable = None
+    if type(x) is mx.array and type(y) is mx.array:
+        key = (x.shape, y.shape, x.dtype, y.dtype, reduction, on_cpu(), *map(kind, thresholds))
+        if not (weights is None and where is None and axis is None):
+            key = (*key, kind(weights), kind(where), kind(axis))
+        try:
+            plan = loss.plans.get(key)
+        except TypeError:  # an argument that can't be hashed
+            key = plan = None
+        if plan is not None:
+            return plan(x, y, given)
+    plan, x, y = prepare(loss, *caller, x, y, thresholds, reduction, axis, given)
+    if key is not None:
+        if len(loss.plans) >= MOST:
+            loss.plans.clear()
+        loss.plans[key] = plan
+    return plan(x, y, given)
+
+
+def kind(value: Any) -> Hashable:
+    """What of an argument matters: of an array its shape and dtype, of others all."""
+    if type(value) is float:
+        return value
+    return (value.shape, value.dtype) if type(value) is mx.array else (type(value), value)

@@ -17,6 +17,11 @@ REDUCTIONS = ("mean", "none", "sum")
 _COMMON = (mx.float32, mx.bfloat16, mx.float16)
 
 
+def is_array(value: object) -> bool:
+    """Whether ``value`` is an array of MLX or NumPy."""
+    return isinstance(value, mx.array | np.ndarray)
+
+
 def as_array(function: str, name: str, value: object, *, boolean: bool = False) -> mx.array:
     """``value`` as an ``mx.array`` of real numbers (or of booleans)."""
     if type(value) is mx.array and not boolean and value.dtype in _COMMON:
@@ -61,12 +66,12 @@ def floating(function: str, name: str, value: object) -> mx.array:
 
 def data(
     function: str, names: tuple[str, str], x: object, y: object
-) -> tuple[mx.array, mx.array, mx.Dtype]:
-    """The two data arrays and the dtype of the result."""
+) -> tuple[mx.array, mx.array, mx.Dtype, mx.Dtype]:
+    """The two data arrays, the dtype of the result, and that of the arithmetic."""
     if type(x) is mx.array and type(y) is mx.array:  # as nearly always
         dtype = x.dtype
-        if dtype == y.dtype and dtype in _COMMON and x.shape == y.shape:
-            return x, y, dtype
+        if dtype in _COMMON and dtype == y.dtype and x.shape == y.shape:
+            return x, y, dtype, mx.float32
     a = as_array(function, names[0], x)
     b = as_array(function, names[1], y)
     if a.shape != b.shape:
@@ -76,7 +81,8 @@ def data(
             f"mx.broadcast_to."
         )
     dtype = mx.result_type(a, b)
-    return a, b, dtype if mx.issubdtype(dtype, mx.floating) else mx.float32
+    compute = mx.float64 if dtype == mx.float64 else mx.float32
+    return a, b, dtype if mx.issubdtype(dtype, mx.floating) else compute, compute
 
 
 def _fits(function: str, name: str, value: mx.array, shape: Sequence[int]) -> mx.array:
@@ -107,37 +113,33 @@ def thresholds(
     values: Sequence[object],
     shape: Sequence[int],
     dtype: mx.Dtype,
-    *,
-    traced: bool = True,
-) -> tuple[list[mx.array], tuple[Check, ...]]:
-    """The thresholds as arrays, numbers as 0-d ones, and what is known or to be checked of each."""
-    if not specs:
-        return [], ()
-    theta: list[mx.array] = []
+) -> tuple[list[float | mx.array], tuple[Check, ...]]:
+    """The thresholds, floats or arrays, and what is known or to be checked of each."""
+    theta: list[float | mx.array] = []
     checks: list[Check] = []
     for spec, value in zip(specs, values, strict=True):
-        if type(value) is not float and isinstance(value, mx.array | np.ndarray):
+        if is_array(value):
             theta.append(_fits(function, spec.name, as_array(function, spec.name, value), shape))
             checks.append(spec)
         else:
             number = spec.checked(function, value, dtype)
-            theta.append(scalar(number, dtype, traced))
+            theta.append(number)
             checks.append(kind_of(number, dtype))
     return theta, tuple(checks)
 
 
 def weighting(
-    function: str, value: object, shape: Sequence[int], dtype: mx.Dtype, *, traced: bool = True
-) -> mx.array:
-    """The weights as an array."""
+    function: str, value: object, shape: Sequence[int], dtype: mx.Dtype
+) -> float | mx.array:
+    """The weights, a float or an array."""
     if is_number(value):
-        number, limits = as_float(value), mx.finfo(dtype)
+        number, limits = as_float(value) + 0.0, mx.finfo(dtype)
         if number != 0 and not float(limits.smallest_normal) <= abs(number) <= float(limits.max):
             raise ValueError(
                 f"{function}: `weights` is {number:g}; expected 0 or a number that {dtype} holds. "
                 f"Rescale it, or use where=... to leave elements out."
             )
-        return scalar(number, dtype, traced)
+        return number
     return _fits(function, "weights", as_array(function, "weights", value), shape)
 
 

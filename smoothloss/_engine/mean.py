@@ -9,29 +9,24 @@ from typing import cast
 
 import mlx.core as mx
 
-from .inputs import scalar
 from .shapes import batch_first, data_shape, spread, widened
 from .sums import Axes, Elementwise, sum_over, summed_in_kernel
 
 
-def mean(
+def weighted_mean(
     out: mx.array,
     shape: Sequence[int],
     axes: Axes,
     weights: mx.array | None,
     where: mx.array | None,
     *,
-    traced: bool = True,
     live: bool = True,
 ) -> mx.array:
     """The mean of losses of ``shape`` from their sum ``out`` over ``axes``.
 
-    It divides by the total weight of the selected elements; over nothing it is 0. ``traced`` says
-    whether a transform is under way, and ``live`` whether on the weights or the mask.
+    It divides by the total weight of the selected elements; over nothing it is 0. ``live`` says
+    whether a transform is under way on the weights or the mask.
     """
-    if weights is None and where is None:
-        terms = math.prod(shape if len(axes) == len(shape) else [shape[a] for a in axes])
-        return out / scalar(float(terms or 1), out.dtype, traced)
     # What is shared along an axis is summed once, and counted as often.
     given = [_ranked(v, len(shape)) for v in (weights, where) if v is not None]
     joint = mx.broadcast_shapes(*(v.shape for v in given))

@@ -31,11 +31,14 @@ SMALL = 1 << 15
 
 def on_cpu() -> bool:
     """Whether MLX runs on the CPU; a GPU sums in a tree, and pays for every kernel it launches."""
-    return bool(mx.default_device().type == mx.DeviceType.cpu)
+    return bool(mx.default_device() == mx.cpu)
 
 
-def _in_float64(x: mx.array, axes: Sequence[int] | None = None) -> mx.array:
-    return x.astype(mx.float64).sum(axes).astype(x.dtype)
+def summed_in_float64(x: mx.array, axes: Sequence[int] | None = None) -> mx.array:
+    """The sum of few float32 numbers, on the CPU."""
+    if x.size <= ONCE:
+        return x.sum(axes)
+    return x.astype(mx.float64).sum(axes).astype(mx.float32)
 
 
 def _total(x: mx.array) -> mx.array:
@@ -43,8 +46,8 @@ def _total(x: mx.array) -> mx.array:
     n = x.size
     if n <= ONCE:
         return x.sum()
-    if n < FAN or (n <= FEW and x.dtype != mx.float64):
-        return _in_float64(x)
+    if n <= FEW and x.dtype == mx.float32:
+        return summed_in_float64(x)
     run = min(RUN, n // FAN)
     blocks = n // (FAN * run)
     whole = blocks * FAN * run
@@ -58,8 +61,8 @@ def _staged(x: mx.array) -> mx.array:
     before, n, after = x.shape
     if n <= FAN:
         return x.sum(1)
-    if x.size <= FEW and x.dtype != mx.float64:
-        return _in_float64(x, (1,))
+    if x.size <= FEW and x.dtype == mx.float32:
+        return summed_in_float64(x, (1,))
     run = min(RUN, n // FAN)
     blocks = n // (FAN * run)
     whole = blocks * FAN * run
@@ -85,19 +88,18 @@ def sum_over(x: mx.array, axes: Axes) -> mx.array:
 
     Booleans are counted as integers, which is exact.
     """
-    shape = x.shape
-    size = x.size
+    shape, size = x.shape, x.size
     if size == 0:  # MLX 0.32.4 may hang in a sum over an empty array
         kept = [n for a, n in enumerate(shape) if a not in axes]
         return mx.zeros(kept, mx.int32 if x.dtype == mx.bool_ else x.dtype)
     terms = size if len(axes) == len(shape) else math.prod([shape[a] for a in axes])
-    if terms <= ONCE or x.dtype == mx.bool_ or not on_cpu():
+    if terms <= ONCE or not on_cpu() or x.dtype == mx.bool_:
         return x.sum(axes) if axes else x
     if terms == size:
         total = _total(x)
         return total if len(axes) == len(shape) else total.reshape([1] * (len(shape) - len(axes)))
-    if size <= FEW and x.dtype != mx.float64:
-        return _in_float64(x, axes)
+    if size <= FEW and x.dtype == mx.float32:
+        return summed_in_float64(x, axes)
     kept = [n for a, n in enumerate(shape) if a not in axes]
     left = list(shape)
     for start, stop in reversed(_runs(axes)):

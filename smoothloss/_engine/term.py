@@ -3,7 +3,10 @@ r"""Elementwise terms with hand-derived derivatives.
 A *term* is a kernel of the residual, scaled by factors and restricted by a mask:
 
 .. math:: T_k(x, y, \theta; f) = \Big(\prod_j f_j\Big)\, k(x - y, \theta),
-          \quad \text{0 outside the mask.}
+          \quad \text{0 outside the mask,}
+
+or the same of the residual itself, which MLX differentiates further. That is best for few elements;
+of many, it costs less to compute the residual again in the backward pass than to keep it.
 
 Terms are closed under differentiation. With a cotangent or tangent :math:`c`,
 
@@ -21,20 +24,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
 
 from .._threshold import Check, NumberKind, Threshold
 from .kernel import Kernel
 from .shapes import batch_first, data_shape, renewed, spread, widened
-from .sums import Axes, Elementwise, on_cpu, summed
+from .sums import Axes, Elementwise, on_cpu, summed, summed_in_float64
 from .validation import as_elementwise
 
 
-def compute_dtype(x: mx.array, y: mx.array) -> mx.Dtype:
-    """float64 where an input is float64, else float32: half types and integers are widened."""
-    return mx.float64 if mx.float64 in (x.dtype, y.dtype) else mx.float32
+def compute_dtype(*arrays: mx.array) -> mx.Dtype:
+    """float64 where an array is float64, else float32: half types and integers are widened."""
+    return mx.float64 if any(v.dtype == mx.float64 for v in arrays) else mx.float32
 
 
 class Kind(NamedTuple):
@@ -42,29 +45,31 @@ class Kind(NamedTuple):
 
     ``checks`` has one entry for each threshold: what is to be checked of an array, or, of a number,
     which is checked already and has no derivative, whether it is ordinary. With ``fixed``, nobody
-    can ask for derivatives by arrays of thresholds and by weights.
+    can ask for derivatives by arrays of thresholds and by weights. Without ``y``, x is the
+    residual, of the dtype of the arithmetic. ``few`` says that the elements are few, computed in
+    float32, and summed over all axes on the CPU, if at all.
     """
 
     x: mx.Dtype
-    y: mx.Dtype
+    y: mx.Dtype | None = None
     checks: tuple[Check, ...] = ()
     factors: int = 0
     masked: bool = False
     fixed: bool = False
+    few: bool = False
 
 
 class Row(NamedTuple):
     """The arguments of a term by kind. A custom function takes them as a flat row of arrays."""
 
-    x: mx.array
-    y: mx.array
+    data: Sequence[mx.array]
     thresholds: Sequence[mx.array]
     factors: Sequence[mx.array]
     mask: Sequence[mx.array]
 
     def flat(self, factors: Sequence[mx.array]) -> list[mx.array]:
         """The flat row, with these factors."""
-        return [self.x, self.y, *self.thresholds, *factors, *self.mask]
+        return [*self.data, *self.thresholds, *factors, *self.mask]
 
     def swapped(self, j: int, other: mx.array) -> list[mx.array]:
         """The factors with ``other`` in place of the j-th."""
@@ -86,9 +91,10 @@ class Term:
         self, kernel: Kernel, kind: Kind, dtype: mx.Dtype, axes: Axes | None, order: int
     ) -> None:
         self.kernel, self.kind, self.dtype, self.axes, self.order = kernel, kind, dtype, axes, order
-        self.compute = mx.float64 if mx.float64 in (kind.x, kind.y) else mx.float32
-        self.casts = kind.x != self.compute or kind.y != self.compute
-        self.first_factor = 2 + len(kind.checks)
+        self.data = 1 if kind.y is None else 2
+        self.compute = mx.float64 if mx.float64 in kind[: self.data] else mx.float32
+        self.casts = any(given != self.compute for given in kind[: self.data])
+        self.first_factor = self.data + len(kind.checks)
         self.end = self.first_factor + kind.factors
         self.checked = [(i, t) for i, t in enumerate(kind.checks) if isinstance(t, Threshold)]
         ordinary = all(check is NumberKind.ORDINARY for check in kind.checks)
@@ -96,8 +102,14 @@ class Term:
         # The factors that derivatives may be asked by: all, or the cotangents, which come first.
         self.live = order if kind.fixed else kind.factors
         # Nothing is cast, checked or masked, so little is left to do.
-        self.lean = not (self.casts or self.checked or kind.masked)
+        self.lean = not (self.casts or self.checked or kind.masked or dtype != self.compute)
+        self.times = 0 if kind.few else order  # that arguments are renewed
         self.elementwise = self.lean_elementwise if self.lean else self.full_elementwise
+        self.reduced = (
+            self.elementwise if axes is None else self.sum_of_few if kind.few else self.sum
+        )
+        converts = self.casts and mx.float16 in kind[:2]
+        self.value: Elementwise = self.of_float16 if converts else self.reduced
 
     def function(self) -> Elementwise:
         """The term as a function that MLX differentiates by the rules below."""
@@ -111,47 +123,63 @@ class Term:
 
     def parse(self, flat: Sequence[mx.array]) -> Row:
         """The flat row by kind."""
-        factors, mask = flat[self.first_factor : self.end], flat[self.end :]
-        return Row(flat[0], flat[1], flat[2 : self.first_factor], factors, mask)
+        n, m, end = self.data, self.first_factor, self.end
+        return Row(flat[:n], flat[n:m], flat[m:end], flat[end:])
 
-    def value(self, *flat: mx.array) -> mx.array:
-        """T itself."""
-        if self.casts and mx.float16 in self.kind[:2] and on_cpu():
-            # Converting float16 in software costs more than keeping the residual for the gradient.
-            x, y, *rest = flat
-            r, zero = x.astype(self.compute) - y.astype(self.compute), mx.array(0.0, self.compute)
-            kind = self.kind._replace(x=self.compute, y=self.compute)
-            wide = term(self.kernel, kind, self.dtype, self.axes, self.order, traced=False)
-            return wide(r, zero, *rest)
-        if self.axes is None:
-            return self.elementwise(*flat)
-        return summed(self.elementwise, flat, self.axes)
+    def sum(self, *flat: mx.array) -> mx.array:
+        """T, summed."""
+        return summed(self.elementwise, flat, cast(Axes, self.axes))
 
-    def lean_elementwise(self, x: mx.array, y: mx.array, *rest: mx.array) -> mx.array:
+    def sum_of_few(self, *flat: mx.array) -> mx.array:
+        """T, summed over all axes, or over those that broadcasting repeats."""
+        return summed_in_float64(self.elementwise(*flat), cast(Axes, self.axes))
+
+    def of_float16(self, x: mx.array, y: mx.array, *rest: mx.array) -> mx.array:
+        """T where the CPU converts float16 in software.
+
+        That costs more than keeping the residual, which the gradient then finds.
+        """
+        if not on_cpu():
+            return self.reduced(x, y, *rest)
+        kind = self.kind._replace(x=self.compute, y=None)
+        wide = term(self.kernel, kind, self.dtype, self.axes, self.order, traced=False)
+        return wide(x.astype(self.compute) - y.astype(self.compute), *rest)
+
+    def lean_elementwise(self, x: mx.array, *rest: mx.array) -> mx.array:
         """T before it is summed, of arrays that need no care."""
-        r = (renewed(x, self.order) if self.order else x) - y
-        n = self.first_factor - 2
-        out = self.formula(r, *rest[:n])
-        if type(out) is not mx.array or out.shape != r.shape:  # a formula may ignore r
-            out = as_elementwise(self.formula, out, r)
+        if self.data == 1:
+            r = x
+        else:
+            r = (renewed(x, self.times) if self.times else x) - rest[0]
+            rest = rest[1:]
+        n = len(rest) - self.kind.factors
+        out = self.of_residual(r, *rest[:n])
         for factor in rest[n:]:
             out = factor.astype(self.compute) * out
-        return out if self.dtype == self.compute else out.astype(self.dtype)
+        return out
+
+    def of_residual(self, r: mx.array, *thetas: mx.array) -> mx.array:
+        """The formula, of the shape of r at least."""
+        out = self.formula(r, *thetas)
+        if type(out) is not mx.array or out.shape != r.shape:  # it may ignore r
+            return as_elementwise(self.formula, out, r)
+        return out
 
     def full_elementwise(self, *flat: mx.array) -> mx.array:
         """T before it is summed."""
-        x, y, kind = renewed(flat[0], self.order), flat[1], self.kind
-        if self.casts:
-            x, y = x.astype(self.compute), renewed(y, self.order).astype(self.compute)
-        r = x - y
-        thetas: Sequence[mx.array] = flat[2 : self.first_factor]
+        kind = self.kind
+        r = flat[0]
+        if kind.y is not None:
+            x, y = renewed(r, self.times), flat[1]
+            if self.casts:
+                x, y = x.astype(self.compute), renewed(y, self.times).astype(self.compute)
+            r = x - y
+        thetas: Sequence[mx.array] = flat[self.data : self.first_factor]
         if self.checked:
-            thetas = [renewed(v, self.order).astype(self.compute) for v in thetas]
+            thetas = [renewed(v, self.times).astype(self.compute) for v in thetas]
         if kind.masked and not self.kernel.partials:
             r = mx.where(flat[-1], r, 0)  # so that MLX, differentiating, meets no NaN
-        out = self.formula(r, *thetas)
-        if type(out) is not mx.array or out.shape != r.shape:
-            out = as_elementwise(self.formula, out, r)
+        out = self.of_residual(r, *thetas)
         if self.checked or kind.factors:
             out = self.scale(thetas, flat[self.first_factor : self.end]) * out
         if kind.masked:
@@ -165,7 +193,7 @@ class Term:
         """
         scales = [threshold.validity(thetas[i]) for i, threshold in self.checked]
         scales += [
-            f if f.dtype == self.compute else renewed(f, self.order).astype(self.compute)
+            f if f.dtype == self.compute else renewed(f, self.times).astype(self.compute)
             for f in factors
         ]
         return functools.reduce(mx.multiply, scales)
@@ -182,15 +210,18 @@ class Term:
         return self.derivative(self.kernel.partials[0], self.kind.x, None, 1)
 
     def vjp(
-        self, flat: Sequence[mx.array], cotangent: mx.array, _: mx.array
+        self, primals: Sequence[mx.array], cotangent: mx.array, _: mx.array
     ) -> tuple[mx.array, ...]:
         """The cotangents of all arguments."""
-        cotangent = spread(cotangent, self.axes)
-        if self.lean and not self.kind.factors and flat[0].shape == flat[1].shape:
-            by_x = self.gradient(*flat, cotangent)
-            return (by_x, -by_x, *flat[2:])  # nobody asks for those of numbers
+        flat, cotangent = listed(primals), spread(cotangent, self.axes)
+        if self.lean and not self.kind.factors:
+            # Nobody asks for those of numbers.
+            if self.data == 1:
+                return (self.gradient(*flat, cotangent), *flat[1:])
+            if flat[0].shape == flat[1].shape:
+                by_x = self.gradient(*flat, cotangent)
+                return (by_x, -by_x, *flat[2:])
         row, shape = self.parse(flat), data_shape(flat)
-        x, y = row.x, row.y
         scale = [cotangent, *row.factors]
         psi, *by_threshold = self.kernel.partials
 
@@ -202,12 +233,13 @@ class Term:
             part = self.derivative(kernel, self.compute, axes, n)(*arguments)
             return part.reshape(primal.shape).astype(primal.dtype)
 
-        by_x = pulled_back(x, psi, scale)
-        alike = x.dtype == y.dtype and x.shape == y.shape
+        by_data = [pulled_back(row.data[0], psi, scale)]
+        for x, y in zip(row.data, row.data[1:], strict=False):
+            alike = x.dtype == y.dtype and x.shape == y.shape
+            by_data.append(-by_data[0] if alike else -pulled_back(y, psi, scale))
         fixed = self.kind.fixed
         return (
-            by_x,
-            -by_x if alike else -pulled_back(y, psi, scale),
+            *by_data,
             *(
                 pulled_back(v, k, scale) if isinstance(check, Threshold) and not fixed else v
                 for check, v, k in zip(self.kind.checks, row.thresholds, by_threshold, strict=True)
@@ -219,12 +251,13 @@ class Term:
             *map(mx.zeros_like, row.mask),
         )
 
-    def jvp(self, flat: Sequence[mx.array], tangents: Sequence[mx.array | None]) -> mx.array:
+    def jvp(self, primals: Sequence[mx.array], given: Sequence[mx.array | None]) -> mx.array:
         """The tangent of T: the sum over all arguments that have one."""
-        row = self.parse(flat)
-        dx, dy, *rest = tangents
-        dr = [d.astype(self.compute) for d in (dx, None if dy is None else -dy) if d is not None]
-        steps = [sum(dr[1:], dr[0]) if dr else None, *rest[: len(row.thresholds)]]
+        flat, tangents = listed(primals), listed(given)
+        row, n = self.parse(flat), self.data
+        signed = zip(tangents[:n], (1, -1), strict=False)
+        dr = [(d if sign > 0 else -d).astype(self.compute) for d, sign in signed if d is not None]
+        steps = [sum(dr[1:], dr[0]) if dr else None, *tangents[n : self.first_factor]]
 
         def pushed(kernel: Kernel, factors: Sequence[mx.array]) -> mx.array:
             function = self.derivative(kernel, self.compute, self.axes, len(factors))
@@ -235,21 +268,28 @@ class Term:
             for kernel, step in zip(self.kernel.partials, steps, strict=True)
             if step is not None
         ]
-        by_factor = rest[len(row.thresholds) : len(row.thresholds) + len(row.factors)]
         moved += [
             pushed(self.kernel, row.swapped(j, step))
-            for j, step in enumerate(by_factor)
+            for j, step in enumerate(tangents[self.first_factor : self.end])
             if step is not None
         ]
         if not moved:  # the mask alone depends on the argument
             return mx.zeros_like(self.value(*flat))
         return functools.reduce(mx.add, moved).astype(self.dtype)
 
-    def vmap(self, flat: Sequence[mx.array], batch: Sequence[int | None]) -> tuple[mx.array, int]:
+    def vmap(
+        self, primals: Sequence[mx.array], batch: Sequence[int | None]
+    ) -> tuple[mx.array, int]:
         """T of a batch, whose axis is the first of the result."""
         axes = None if self.axes is None else tuple(a + 1 for a in self.axes)
-        batched = term(self.kernel, self.kind, self.dtype, axes, self.order)
-        return batched(*batch_first(flat, batch)), 0
+        kind = self.kind._replace(few=False)
+        batched = term(self.kernel, kind, self.dtype, axes, self.order)
+        return batched(*batch_first(listed(primals), listed(batch))), 0
+
+
+def listed(given: Any) -> Sequence[Any]:
+    """The arguments of a rule as a sequence: MLX passes a single one as it is."""
+    return given if isinstance(given, list | tuple) else [given]
 
 
 def term(

@@ -1,0 +1,108 @@
+"""What calls of one kind need, found out once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+
+from . import inputs
+from .inputs import scalar
+from .kernel import Kernel
+from .mean import weighted_mean
+from .sums import FEW, Axes, Elementwise, on_cpu
+from .term import Kind, term
+from .tracing import traced
+
+if TYPE_CHECKING:
+    from .._loss import Loss
+
+
+class Plan:
+    """The steps of a call, for arguments of these shapes and dtypes, and for these numbers.
+
+    ``slots`` are what follows x and y in the row of a term: a number or, of an array, the place at
+    which a call gives it.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        kind: Kind,
+        slots: Sequence[float | int],
+        shape: Sequence[int],
+        axes: Axes,
+        reduction: str,
+        dtype: mx.Dtype,
+        compute: mx.Dtype,
+    ) -> None:
+        self.kernel, self.kind, self.slots, self.shape, self.axes = kernel, kind, slots, shape, axes
+        self.dtype, self.compute = dtype, compute
+        self.arrays = [place for place in slots if isinstance(place, int)]
+        self.result = dtype if reduction == "none" else compute
+        self.over = None if reduction == "none" else axes
+        self.weighted = reduction == "mean" and (kind.factors > 0 or kind.masked)
+        self.count = float(math.prod(shape[a] for a in axes) or 1)
+        self.divided = reduction == "mean" and not self.weighted
+        self.rounded = reduction != "none" and dtype != compute
+        self.functions: dict[tuple[bool, bool], Elementwise] = {}
+
+    def __call__(self, x: mx.array, y: mx.array, given: Sequence[Any]) -> mx.array:
+        """The loss of x and y, and of the other arguments in the order of :func:`prepare`."""
+        live = bool(self.arrays) and traced(*[given[place] for place in self.arrays])
+        rules = live or traced(x, y)
+        row = [
+            scalar(slot, self.compute, rules) if isinstance(slot, float) else given[slot]
+            for slot in self.slots
+        ]
+        out = (self.functions.get((rules, live)) or self.function(rules, live))(x, y, *row)
+        if self.divided:
+            out = out / scalar(self.count, self.compute, rules)
+        elif self.weighted:
+            mask = row.pop() if self.kind.masked else None
+            weights = row.pop() if self.kind.factors else None
+            out = weighted_mean(out, self.shape, self.axes, weights, mask, live=live)
+        # Reductions take the losses as computed; half types are rounded once, here.
+        return out.astype(self.dtype) if self.rounded else out
+
+    def function(self, rules: bool, live: bool) -> Elementwise:
+        """The term, where a transform is under way (``rules``), and on more than x and y."""
+        kind = self.kind._replace(fixed=not live)
+        function = term(self.kernel, kind, self.result, self.over, traced=rules)
+        self.functions[rules, live] = function
+        return function
+
+
+def prepare(
+    loss: Loss,
+    name: str,
+    data_names: tuple[str, str],
+    x: Any,
+    y: Any,
+    thresholds: Sequence[Any],
+    reduction: Any,
+    axis: Any,
+    given: list[Any],
+) -> tuple[Plan, mx.array, mx.array]:
+    """Check the arguments, and plan the call. What is no ``mx.array`` is made one, in ``given``."""
+    loss, chosen = loss.member(thresholds)
+    x, y, dtype, compute = inputs.data(name, data_names, x, y)
+    shape, *_, weights, where = x.shape, *given
+    axes = inputs.axes(name, reduction, axis, len(shape))
+    theta, checks = inputs.thresholds(name, loss.thresholds, chosen, shape, compute)
+    row: list[float | mx.array] = [*theta]
+    if weights is not None:
+        row.append(inputs.weighting(name, weights, shape, compute))
+    if where is not None:
+        row.append(inputs.selection(name, where, shape))
+    # The arrays come in the order in which they were given.
+    places = iter(i for i, v in enumerate(given) if inputs.is_array(v))
+    slots = [value if isinstance(value, float) else next(places) for value in row]
+    for slot, value in zip(slots, row, strict=True):
+        if isinstance(slot, int):
+            given[slot] = value
+    few = 0 < x.size <= FEW and axis is None and compute == mx.float32 and on_cpu()
+    kind = Kind(x.dtype, y.dtype, checks, int(weights is not None), where is not None, few=few)
+    return Plan(loss.kernel, kind, slots, shape, axes, reduction, dtype, compute), x, y
