@@ -15,7 +15,7 @@ from .sums import Axes, Elementwise, sum_over, summed_in_kernel
 
 def weighted_mean(
     out: mx.array,
-    shape: Sequence[int],
+    shape: tuple[int, ...],
     axes: Axes,
     weights: mx.array | None,
     where: mx.array | None,
@@ -27,24 +27,37 @@ def weighted_mean(
     It divides by the total weight of the selected elements; over nothing it is 0. ``live`` says
     whether a transform is under way on the weights or the mask.
     """
-    # What is shared along an axis is summed once, and counted as often.
     given = [_ranked(v, len(shape)) for v in (weights, where) if v is not None]
-    joint = mx.broadcast_shapes(*(v.shape for v in given))
-    own = tuple(a for a in axes if joint[a] != 1)
-    repeats = float(math.prod(shape[a] for a in axes if joint[a] == 1))
-    kept = [n for a, n in enumerate(joint) if a not in axes]
+    own, repeats, kept = _shares(shape, axes, *(v.shape for v in given))
+
+    def whole(total: mx.array) -> mx.array:
+        total = total.reshape(kept).astype(out.dtype)
+        return total if repeats == 1 else total * repeats
+
     if weights is None:
-        count = sum_over(given[0], own).reshape(kept).astype(out.dtype) * repeats
-        return out / mx.maximum(count, 1)
-    if live:
-        mask = given[1] if where is not None else mx.array(True)
-        total = sum_of_selected(own, out.dtype)(given[0], mask)
-    else:
-        total = total_weight(given, own, out.dtype)
-    divisor = total.reshape(kept) if repeats == 1 else total.reshape(kept) * repeats
+        return out / mx.maximum(whole(sum_over(given[0], own)), 1)
+    # Over nothing it is 0 with zero derivatives, but a NaN that was included still shows.
+    if not live:
+        divisor = whole(total_weight(given, own, out.dtype))
+        return out / mx.where(divisor == 0, mx.inf, divisor)
+    mask = given[1] if where is not None else mx.array(True)
+    divisor = whole(sum_of_selected(own, out.dtype)(given[0], mask))
     some = divisor != 0
-    # Over nothing this is 0 with zero derivatives, but a NaN that was included still shows.
     return out * some / mx.where(some, divisor, 1)
+
+
+@functools.lru_cache(maxsize=512)
+def _shares(
+    shape: tuple[int, ...], axes: Axes, *given: tuple[int, ...]
+) -> tuple[Axes, float, list[int]]:
+    """The axes to sum weights over, how often each is counted, and what shape remains.
+
+    What is shared along an axis is summed once, and counted as often.
+    """
+    joint = mx.broadcast_shapes(*given)
+    own = tuple(a for a in axes if joint[a] == shape[a])
+    repeats = math.prod(shape[a] for a in axes if joint[a] != shape[a])
+    return own, float(repeats), [n for a, n in enumerate(joint) if a not in axes]
 
 
 def total_weight(given: Sequence[mx.array], axes: Axes, dtype: mx.Dtype) -> mx.array:

@@ -32,7 +32,7 @@ class Plan:
         kernel: Kernel,
         kind: Kind,
         slots: Sequence[float | int],
-        shape: Sequence[int],
+        shape: tuple[int, ...],
         axes: Axes,
         reduction: str,
         dtype: mx.Dtype,
