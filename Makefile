@@ -68,6 +68,7 @@ bench: $(VENV)/.demo # for the picture
 bench-peers: $(PEERS)/.setup
 	$(PEERS)/bin/python benchmarks/run.py --headline --cores 1 --out benchmarks/peers-1-core
 	$(PEERS)/bin/python benchmarks/run.py --headline --cores 2 --out benchmarks/peers-2-cores
+	$(PEERS)/bin/python benchmarks/run.py --call-sites --cores 2 --out benchmarks/peers-call-sites
 
 clean:
 	rm -rf $(VENV) $(PEERS) build dist

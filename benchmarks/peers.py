@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
 from collections.abc import Callable
@@ -121,15 +120,28 @@ def floors(workload: Workload, data: Data) -> dict[str, Step]:
     }
 
 
+def _mean(losses: Any, factors: Any) -> Any:
+    """The mean, and with weights or a mask what users of PyTorch and JAX write for it."""
+    return losses.mean() if factors is None else (factors * losses).sum() / factors.sum()
+
+
 def _torch_step(workload: Workload, data: Data, *, compiled: bool) -> Step | None:
     torch: Any = importlib.import_module("torch")
-    x, y = (torch.tensor(v).to(getattr(torch, workload.dtype)) for v in (data.x, data.y))
+    dtype = getattr(torch, workload.dtype)
+    x, y = (torch.tensor(v).to(dtype) for v in (data.x, data.y))
     x.requires_grad_(workload.gradient)
     function = getattr(torch.nn.functional, workload.loss, None)
     if function is None:
         return None
     names = {} if data.threshold is None else {str(workload.threshold_name): data.threshold}
-    loss = functools.partial(function, reduction=workload.reduction, **names)
+    given = data.weights if data.where is None else data.where
+    factors = None if given is None else torch.tensor(given).to(dtype)
+
+    def loss(x: Any, y: Any) -> Any:
+        if factors is None:
+            return function(x, y, reduction="mean", **names)
+        return _mean(function(x, y, reduction="none", **names), factors)
+
     if compiled:
         torch.compiler.reset()
         loss = torch.compile(loss)
@@ -156,9 +168,11 @@ def _jax_step(workload: Workload, data: Data) -> Step | None:
     if elementwise is None:
         return None
     x, y = (jax.numpy.array(v, workload.dtype) for v in (data.x, data.y))
+    given = data.weights if data.where is None else data.where
+    factors = None if given is None else jax.numpy.array(given, workload.dtype)
 
     def loss(x: Any, y: Any) -> Any:
-        return elementwise(x, y).mean()
+        return _mean(elementwise(x, y), factors)
 
     run = jax.jit(jax.value_and_grad(loss) if workload.gradient else loss)
     return lambda: jax.block_until_ready(run(x, y))
@@ -166,8 +180,9 @@ def _jax_step(workload: Workload, data: Data) -> Step | None:
 
 def _plain(workload: Workload) -> bool:
     """Whether every library can be asked for it in the same words."""
-    special = workload.weights or workload.where or workload.batched
-    return workload.reduction == "mean" and workload.threshold == "number" and not special
+    one = not (workload.weights and workload.where)
+    number = workload.threshold == "number"
+    return workload.reduction == "mean" and number and one and not workload.batched
 
 
 def peers(workload: Workload, data: Data) -> dict[str, Step]:

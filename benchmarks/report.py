@@ -82,17 +82,21 @@ def markdown(rows: Iterable[Row], library: str = "mlx.nn") -> str:
     )
 
 
-def sites(rows: Iterable[Row], library: str = "mlx.nn") -> str:
-    """The ratios of calls of real programs to a library, those that lose first."""
+def _site(row: Row) -> str:
+    extra = "weights=" * row["weights"] + "where=" * row["where"]
+    dtype = "" if row["dtype"] == "float32" else f" {row['dtype']}"
+    return f"`{row['loss']}` {tuple(row['dims'])}{dtype}{f', `{extra}`' if extra else ''}"
+
+
+def sites(rows: Iterable[Row], eager: str = "mlx.nn", compiled: str = "mlx.nn") -> str:
+    """The ratios of calls of real programs to other libraries, those that lose first."""
     found: dict[str, dict[tuple[bool, bool], float]] = {}
     for row in rows:
-        extra = "weights=" * row["weights"] + "where=" * row["where"]
-        dtype = "" if row["dtype"] == "float32" else f" {row['dtype']}"
-        site = f"`{row['loss']}` {tuple(row['dims'])}{dtype}{f', `{extra}`' if extra else ''}"
+        library = compiled if row["compiled"] else eager
         if library in row["ratio"]:
-            key = row["compiled"], row["gradient"]
-            found.setdefault(site, {})[key] = row["ratio"][library][1]
-    ways = [(compiled, gradient) for compiled in (False, True) for gradient in (False, True)]
+            way = row["compiled"], row["gradient"]
+            found.setdefault(_site(row), {})[way] = row["ratio"][library][1]
+    ways = [(c, g) for c in (False, True) for g in (False, True)]
     lines = [
         f"| {site} | {' | '.join(f'{v[way]:.2f}' if way in v else '-' for way in ways)} |\n"
         for site, v in sorted(found.items(), key=lambda item: min(item[1].values()))

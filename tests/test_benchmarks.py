@@ -22,6 +22,7 @@ def test_the_docs_and_the_log_quote_the_results() -> None:
     assert REPORT.markdown(rows("results")) in speed
     assert REPORT.costs(rows("results")) in speed
     assert REPORT.sites(rows("call-sites")) in speed
+    assert REPORT.sites(rows("peers-call-sites"), "torch", "optax") in speed
     log = (BENCHMARKS / "LOG.md").read_text()
     for library in ("torch", "optax"):
         assert REPORT.markdown(rows("peers-1-core"), library) in log
@@ -29,9 +30,11 @@ def test_the_docs_and_the_log_quote_the_results() -> None:
 
 def test_every_call_of_a_real_program_is_measured() -> None:
     """Eager and compiled, forward and with the gradient."""
-    found = rows("call-sites")
-    assert len(found) == 4 * len({(r["loss"], *r["dims"], r["dtype"]) for r in found}) == 64
-    assert all("mlx.nn" in row["ratio"] for row in found)
+    for name, others in (("call-sites", {"mlx.nn"}), ("peers-call-sites", {"mlx.nn", "torch"})):
+        found = rows(name)
+        assert len(found) == 4 * len({(r["loss"], *r["dims"], r["dtype"]) for r in found}) == 64
+        assert all(others <= {*row["ratio"]} for row in found)
+        assert all("optax" in row["ratio"] for row in found if row["compiled"] and len(others) > 1)
 
 
 @pytest.mark.full

@@ -1,8 +1,10 @@
 """Calls under a transform and calls without one, which take a shorter way: the same results."""
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import mlx.core as mx
 import numpy as np
@@ -94,34 +96,53 @@ def test_the_gradient_of_l1_is_the_same_for_few_and_for_many() -> None:
     assert same_bits(g(r), g(many)[: r.size])
 
 
-# Primitives of a call without mx.compile, at most: of the forward pass, and with the gradient.
-PRIMITIVES = {
-    "mse_loss": (7, 21),
-    "l1_loss": (7, 22),
-    "huber_loss": (13, 31),
-    "smooth_l1_loss": (14, 34),
+# Of the mean of 256 elements without mx.compile, at most: primitives and Python functions of the
+# package, of a forward pass and with the gradient.
+COUNTS = {
+    "mse_loss": ((7, 19), (14, 21)),
+    "l1_loss": ((7, 21), (14, 21)),
+    "huber_loss": ((13, 30), (16, 24)),
+    "smooth_l1_loss": ((14, 33), (16, 24)),
 }
 
 
 def primitives(f: Callable[..., object], *row: mx.array, file: Path) -> int:
-    mx.eval(row)
-    mx.eval(f(*row))  # the first call of a kind is taken for a traced one
     mx.export_to_dot(str(file), *(v for _, v in tree_flatten(f(*row))))
     return len(re.findall(r"shape=rectangle", file.read_text()))
 
 
-@pytest.mark.parametrize("name", PRIMITIVES)
-def test_an_eager_call_builds_few_primitives(name: str, tmp_path: Path) -> None:
-    """Each costs 2 to 3 microseconds, whatever the size: what small calls are made of."""
+def functions_called(f: Callable[..., object], *row: mx.array) -> int:
+    names: list[str] = []
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and "smoothloss" in Path(frame.f_code.co_filename).parts:
+            names.append(frame.f_code.co_name)
+
+    sys.setprofile(note)
+    try:
+        f(*row)
+    finally:
+        sys.setprofile(None)
+    return len(names)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_an_eager_call_does_little(name: str, tmp_path: Path) -> None:
+    """A primitive costs 2 to 3 microseconds, whatever the size, and Python is not far behind."""
     x, y = mx.ones(256), mx.zeros(256)
-    f = call(BY_NAME[name], reduction="mean")
-    forward, both = PRIMITIVES[name]
-    assert primitives(f, x, y, file=tmp_path / "f.dot") <= forward
-    assert primitives(mx.value_and_grad(f), x, y, file=tmp_path / "g.dot") <= both
+    loss = getattr(sl, name)
+    f = lambda x, y: loss(x, y, reduction="mean")
+    for steps, (most_primitives, most_functions) in zip(
+        (f, mx.value_and_grad(f)), zip(*COUNTS[name], strict=True), strict=True
+    ):
+        for _ in range(2):  # the first call of a kind is taken for a traced one
+            mx.eval(steps(x, y))
+        assert primitives(steps, x, y, file=tmp_path / "f.dot") <= most_primitives
+        assert functions_called(steps, x, y) <= most_functions
 
 
-def test_a_call_is_validated_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the backward pass nothing is looked at again."""
+def test_what_a_call_needs_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For arrays of the same shapes and dtypes, and the same numbers: nothing is checked again."""
     from smoothloss._engine import inputs
 
     calls: list[str] = []
@@ -130,7 +151,67 @@ def test_a_call_is_validated_once(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
             inputs, name, lambda *a, n=name, o=original, **k: calls.append(n) or o(*a, **k)
         )
-    given = {"weights": mx.ones(9), "where": mx.ones(9) > 0}
-    f = lambda x: sl.huber_loss(x, mx.zeros(9), 1.0, "mean", **given)
-    mx.eval(mx.value_and_grad(f)(mx.ones(9)))
-    assert sorted(calls) == ["axes", "data", "selection", "thresholds", "weighting"]
+
+    def checked(delta: object, n: int = 7, **given: object) -> bool:
+        calls.clear()
+        rng = np.random.default_rng(n)
+        x, y, w = (mx.array(rng.random((n, 3)), mx.float32) for _ in range(3))
+        both = {"weights": w, "where": w > 0.5} | given
+        out = sl.huber_loss(x, y, delta, "mean", **both)
+        r, w, m = (np.array(v, np.float64) for v in (x - y, w, w > 0.5))
+        w = w * m if both["weights"] is not None else m
+        rho = np.where(abs(r) < 0.25, r * r / 2, 0.25 * (abs(r) - 0.125))
+        np.testing.assert_allclose(out, (w * rho).sum() / w.sum(), 1e-6)
+        return bool(calls)
+
+    for delta in (0.25, mx.array(0.25), mx.full((7, 1), 0.25)):
+        assert checked(delta)
+        assert not checked(delta)
+    assert not checked(mx.array(0.25))  # another array of the kind
+    assert checked(0.25, n=8)
+    assert checked(0.25, weights=None)
+    assert checked(np.float32(0.25))
+    assert checked(np.array(0.25))
+    assert checked(np.array(0.25))  # which no plan is kept for
+
+
+@pytest.mark.parametrize("wrong", [True, "1.0", [0.25], None, -1.0, float("nan")])
+def test_a_wrong_argument_raises_after_right_ones(wrong: object) -> None:
+    x, y = mx.ones(3), mx.zeros(3)
+    for right in (1.0, 1, np.float64(1)):
+        sl.huber_loss(x, y, right)
+    with pytest.raises((TypeError, ValueError), match="delta"):
+        sl.huber_loss(x, y, wrong)
+    sl.huber_loss(x, y, reduction="sum", axis=0)
+    for axis in (True, 0.0, [True]):
+        with pytest.raises(TypeError, match="axis"):
+            sl.huber_loss(x, y, reduction="sum", axis=axis)
+
+
+def test_what_was_one_array_may_be_two() -> None:
+    x, y = mx.full((3,), 2.0), mx.zeros(3)
+    one, two = mx.array(1.0), mx.full((1,), 2.0)
+    for alpha, scale, w in ((one, one, one), (one, two, one), (two, one, one), (two, two, two)):
+        got = sl.general_loss(x, y, alpha, scale, "sum", weights=w).item()
+        u = 2 / scale.item()
+        rho = u * u / 2 if alpha is two else np.sqrt(1 + u * u) - 1
+        assert got == pytest.approx(3 * w.item() * rho, rel=1e-6)
+
+
+def test_a_negative_zero_is_a_zero() -> None:
+    x, y = mx.array([0.0, 1.0]), mx.zeros(2)
+    for first, second in ((0.0, -0.0), (-0.0, 0.0)):
+        sl.smooth_l1_loss.loss.plans.clear()
+        for beta in (first, second):
+            g = mx.grad(lambda x, beta=beta: sl.smooth_l1_loss(x, y, beta, "sum"))(x)
+            assert g.tolist() == [0, 1]
+
+
+def test_a_loss_keeps_few_plans() -> None:
+    """A threshold that falls with every step must not fill the memory."""
+    from smoothloss._engine.evaluate import MOST
+
+    x, y = mx.ones(3), mx.zeros(3)
+    for i in range(MOST + 9):
+        sl.huber_loss(x, y, 1 + i / 1024)
+    assert len(sl.huber_loss.loss.plans) <= MOST
