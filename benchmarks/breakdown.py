@@ -23,6 +23,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from measure import interleaved
 from mlx.utils import tree_flatten
+from peers import Step
 
 from smoothloss import losses
 from smoothloss._engine.plan import prepare
@@ -89,7 +90,7 @@ def main() -> None:
             name: functools.partial(mx.value_and_grad(f) if gradient else f, x, y)
             for name, f in layers(given.loss, x, y).items()
         }
-        steps = {name: functools.partial(evaluated, graph) for name, graph in graphs.items()}
+        steps: dict[str, Step] = {k: functools.partial(evaluated, g) for k, g in graphs.items()}
         times = interleaved(steps, 2.0)
         title = f"{given.loss} of {given.n}, {'value and grad' if gradient else 'forward'}"
         print(f"{title:<36}{'primitives':>12}{'build us':>10}{'all us':>8}")

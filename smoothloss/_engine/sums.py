@@ -19,7 +19,7 @@ Elementwise = Callable[..., mx.array]
 # summed as they are: equal values stay within 7.5e-7 (walked as well).
 FAN = 16
 RUN = 1024
-FEW = 1024
+FEW = 8192
 ONCE = 48
 # The CPU maps and clears fresh memory for every large array, which costs more than the losses; so
 # they are computed and summed in blocks of this many, whose memory is used again.
