@@ -154,5 +154,5 @@ class Threshold:
         return mx.where(valid, 1.0, mx.nan)
 
 
-Check: TypeAlias = Threshold | NumberKind
-"""What is to be checked of the elements of an array, or what is known of a number."""
+Check: TypeAlias = Threshold | NumberKind | None
+"""What is to be checked of the elements of an array, if anything, or is known of a number."""

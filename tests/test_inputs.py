@@ -74,7 +74,7 @@ def test_numpy_arrays_are_converted_as_mlx_does(entry: Entry) -> None:
         assert same_bits(entry.function(a, b, reduction="none"), want)
     assert entry.function(x[::-1], y, reduction="mean").shape == ()
     assert entry.function(np.float32(1.5), mx.array(0.5), reduction="none").shape == ()
-    weighted = entry.function(x, y, reduction="mean", weights=np.ones(2), where=x > 0.5)
+    weighted = entry.function(x, y, reduction="mean", weights=np.ones((1, 2)), where=x > 0.5)
     assert math.isfinite(weighted.item())
 
 

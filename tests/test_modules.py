@@ -40,7 +40,7 @@ def names(parameters: object) -> list[str]:
 
 def test_a_call_is_the_functions_to_the_bit(entry: Entry) -> None:
     x, y = data(6, 5)
-    given = {"weights": mx.random.uniform(shape=(5,)), "where": x > 0}
+    given = {"weights": mx.random.uniform(shape=(1, 5)), "where": x > 0}
     theta = thresholds(entry, mx.array([0.3, 0.5, 1.0, 1.5, 7.0]))
     loss = entry.module(**theta)
     for reduction in ("none", "mean", "sum"):

@@ -79,11 +79,13 @@ def test_weights_where_and_axis_mean_what_they_say(p: dict) -> None:
     entry = next(e for e in catalog() if e.name == p["name"])
     rng = np.random.default_rng(p["seed"])
     x, y = (np.array(rng.normal(size=p["shape"])) for _ in range(2))
-    w = np.array(rng.uniform(0.1, 2, p["small"])) if p["weighted"] else None
+    aligned = (1,) * (x.ndim - len(p["small"])) + p["small"]
+    weighted = p["weighted"] and (x.ndim > 0 or p["reduction"] == "sum")
+    w = np.array(rng.uniform(0.1, 2, aligned)) if weighted else None
     mask = {
         "none": None,
         "full": rng.random(p["shape"]) < 0.5,
-        "row": rng.random(p["small"]) < 0.5,
+        "row": rng.random(aligned) < 0.5,
         "nothing": np.zeros((), bool),
     }[p["mask"]]
     theta = fitted(entry, np.array(rng.choice([0.25, 0.5, 1.0, 1.5], p["small"])))
@@ -140,9 +142,11 @@ def test_weighted_mean_divides_by_the_weights(entry: Entry) -> None:
         x, y, reduction="mean", weights=mx.array([1.0, 0.0, 3.0]), **thresholds(entry)
     )
     assert got.item() == pytest.approx(((rho[0] + 3 * rho[2]) / 4).item())
-    for number in (2, 2.0, mx.array(2.0)):
-        same = entry.function(x, y, reduction="mean", weights=number, **thresholds(entry))
-        assert same.item() == pytest.approx(rho.mean().item())
+    for number in (2, -2.0, mx.array(2.0)):  # which would cancel
+        with pytest.raises(ValueError, match=r"weights. is a single number.*Multiply the loss"):
+            entry.function(x, y, reduction="mean", weights=number, **thresholds(entry))
+        twice = entry.function(x, y, reduction="none", weights=number, **thresholds(entry))
+        assert mx.allclose(twice, rho * number)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -153,11 +157,13 @@ def test_a_mean_over_nothing_is_0_with_0_gradients(entry: Entry, dtype: mx.Dtype
     loss = call(entry, reduction="mean")
     assert loss(empty, empty).item() == 0
     assert mx.grad(loss)(empty, empty).shape == (0,)
+    for w in (float("nan"), float("inf")):
+        broken = call(entry, reduction="mean", weights=mx.array([w], dtype))
+        assert broken(empty, empty).item() == 0
     for data, keywords in (
         (nan, {"where": mx.zeros(4) > 0}),
         (x, {"weights": mx.zeros(4)}),
         (x, {"weights": floats(1, -1, 2, -2)}),
-        (x, {"weights": 0.0}),
         (nan, {"weights": mx.ones(4), "where": mx.zeros(4) > 0}),
     ):
         value, g = mx.value_and_grad(call(entry, reduction="mean", **keywords))(data, y)

@@ -97,7 +97,9 @@ def test_vmap_over_any_axis_is_the_loop(
 
     def loss(x: mx.array, y: mx.array, t: mx.array, w: mx.array) -> mx.array:
         named = thresholds(entry, t)
-        return entry.function(x, y, reduction=reduction[0], axis=reduction[1], weights=w, **named)
+        return entry.function(
+            x, y, reduction=reduction[0], axis=reduction[1], weights=w[None], **named
+        )
 
     def squared(*row: mx.array) -> mx.array:
         return (loss(*row) ** 2).sum()

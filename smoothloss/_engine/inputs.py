@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any, SupportsIndex, cast
@@ -86,16 +88,49 @@ def data(
 
 
 def _fits(function: str, name: str, value: mx.array, shape: Sequence[int]) -> mx.array:
+    """A threshold that broadcasts to the data's shape."""
     tail = tuple(shape)[len(shape) - value.ndim :] if value.ndim else ()
     if value.ndim > len(shape) or any(
         n not in (1, m) for n, m in zip(value.shape, tail, strict=True)
     ):
         raise ValueError(
             f"{function}: `{name}` has shape {value.shape} and the data {tuple(shape)}; it must "
-            f"broadcast to the data's shape. Reshape it to at most as many axes, of length 1 where "
-            f"it is shared, or widen the data with mx.broadcast_to."
+            f"broadcast to the data's shape. {_cure(name, value, shape)}"
         )
     return value
+
+
+def _aligned(function: str, name: str, value: mx.array, shape: Sequence[int]) -> mx.array:
+    """Weights or a mask: of as many axes as the data, or of none.
+
+    With fewer, one for each row would be taken for one for each column where the data are square.
+    """
+    if value.ndim and (
+        value.ndim != len(shape)
+        or any(n not in (1, m) for n, m in zip(value.shape, shape, strict=True))
+    ):
+        raise ValueError(
+            f"{function}: `{name}` has shape {value.shape} and the data {tuple(shape)}; expected "
+            f"as many axes, each of the data's length or of length 1. {_cure(name, value, shape)}"
+        )
+    return value
+
+
+def _cure(name: str, value: mx.array, shape: Sequence[int]) -> str:
+    """How to lay the axes of an array along those of the data."""
+    fits = [
+        "[" + ", ".join(":" if a in axes else "None" for a in range(len(shape))) + "]"
+        for axes in itertools.combinations(range(len(shape)), value.ndim)
+        if all(n in (1, shape[a]) for n, a in zip(value.shape, axes, strict=True))
+    ]
+    if value.ndim < len(shape) and fits:
+        return f"Pass {' or '.join(name + index for index in fits)}."
+    if value.size == math.prod(shape):
+        return f"Pass {name}.reshape({tuple(shape)})."
+    return (
+        "Reshape it to as many axes as the data, of length 1 where it is shared, or widen the "
+        "data with mx.broadcast_to."
+    )
 
 
 def scalar(number: float, dtype: mx.Dtype, traced: bool) -> mx.array:
@@ -129,7 +164,7 @@ def thresholds(
 
 
 def weighting(
-    function: str, value: object, shape: Sequence[int], dtype: mx.Dtype
+    function: str, value: object, shape: Sequence[int], dtype: mx.Dtype, reduction: object
 ) -> float | mx.array:
     """The weights, a float or an array."""
     if is_number(value):
@@ -139,14 +174,19 @@ def weighting(
                 f"{function}: `weights` is {number:g}; expected 0 or a number that {dtype} holds. "
                 f"Rescale it, or use where=... to leave elements out."
             )
-        return number
-    return _fits(function, "weights", as_array(function, "weights", value), shape)
+    array = None if is_number(value) else as_array(function, "weights", value)
+    if reduction == "mean" and (array is None or array.ndim == 0):
+        raise ValueError(
+            f"{function}: `weights` is a single number, which cancels in a mean; expected an array "
+            f"of the data's axes. Multiply the loss by it instead."
+        )
+    return number if array is None else _aligned(function, "weights", array, shape)
 
 
 def selection(function: str, value: object, shape: Sequence[int]) -> mx.array:
     """The mask as a boolean array."""
     mask = as_array(function, "where", value, boolean=True)
-    return _fits(function, "where", mask, shape)
+    return _aligned(function, "where", mask, shape)
 
 
 def check_reduction(function: str, value: object) -> None:

@@ -11,7 +11,7 @@ import mlx.core as mx
 from . import inputs
 from .inputs import scalar
 from .kernel import Kernel
-from .mean import weighted_mean
+from .mean import total, unit, weighted_mean
 from .sums import FEW, Axes, Elementwise, on_cpu
 from .term import Kind, term
 from .tracing import traced
@@ -41,12 +41,12 @@ class Plan:
         self.kernel, self.kind, self.slots, self.shape, self.axes = kernel, kind, slots, shape, axes
         self.dtype, self.compute = dtype, compute
         self.arrays = [place for place in slots if isinstance(place, int)]
+        self.mean = reduction == "mean"
         self.result = dtype if reduction == "none" else compute
         self.over = None if reduction == "none" else axes
-        self.weighted = reduction == "mean" and (kind.factors > 0 or kind.masked)
+        self.rounded = self.result != dtype
+        self.given = int(kind.factors > 0) * 2 + int(kind.masked)  # of weights, unit and mask
         self.count = float(math.prod(shape[a] for a in axes) or 1)
-        self.divided = reduction == "mean" and not self.weighted
-        self.rounded = reduction != "none" and dtype != compute
         self.functions: dict[tuple[bool, bool], Elementwise] = {}
 
     def __call__(self, x: mx.array, y: mx.array, given: Sequence[Any]) -> mx.array:
@@ -57,20 +57,35 @@ class Plan:
             scalar(slot, self.compute, rules) if isinstance(slot, float) else given[slot]
             for slot in self.slots
         ]
-        out = (self.functions.get((rules, live)) or self.function(rules, live))(x, y, *row)
-        if self.divided:
-            out = out / scalar(self.count, self.compute, rules)
-        elif self.weighted:
-            mask = row.pop() if self.kind.masked else None
-            weights = row.pop() if self.kind.factors else None
-            out = weighted_mean(out, self.shape, self.axes, weights, mask, live=live)
+        function = self.functions.get((rules, live)) or self.function(rules, live)
+        if not self.mean:
+            out = function(x, y, *row)
+        elif not self.given:
+            out = function(x, y, *row) / scalar(self.count, self.compute, rules)
+        else:
+            out = self.over_total(function, x, y, row, live)
         # Reductions take the losses as computed; half types are rounded once, here.
         return out.astype(self.dtype) if self.rounded else out
+
+    def over_total(
+        self, function: Elementwise, x: mx.array, y: mx.array, row: list[mx.array], live: bool
+    ) -> mx.array:
+        """The mean over what weights and mask select."""
+        whole = total(row[-self.given :], self.shape, self.axes, self.compute, live=live)
+        if not self.kind.factors:
+            return function(x, y, *row) / mx.maximum(whole, 1)
+        if live:
+            return function(x, y, *row, whole)
+        # Nobody differentiates the total: over nothing it may be infinite.
+        return function(x, y, *row) / mx.where(whole == 0, mx.inf, whole)
 
     def function(self, rules: bool, live: bool) -> Elementwise:
         """The term, where a transform is under way (``rules``), and on more than x and y."""
         kind = self.kind._replace(fixed=not live)
-        function = term(self.kernel, kind, self.result, self.over, traced=rules)
+        if live and self.mean and kind.factors:
+            function = weighted_mean(self.kernel, kind, self.compute, self.axes)
+        else:
+            function = term(self.kernel, kind, self.result, self.over, traced=rules)
         self.functions[rules, live] = function
         return function
 
@@ -93,8 +108,13 @@ def prepare(
     axes = inputs.axes(name, reduction, axis, len(shape))
     theta, checks = inputs.thresholds(name, loss.thresholds, chosen, shape, compute)
     row: list[float | mx.array] = [*theta]
+    factors = 0
     if weights is not None:
-        row.append(inputs.weighting(name, weights, shape, compute))
+        row.append(inputs.weighting(name, weights, shape, compute, reduction))
+        factors = 1
+        if reduction == "mean":
+            row.append(unit(shape))
+            factors = 2
     if where is not None:
         row.append(inputs.selection(name, where, shape))
     # The arrays come in the order in which they were given.
@@ -104,5 +124,5 @@ def prepare(
         if isinstance(slot, int):
             given[slot] = value
     few = 0 < x.size <= FEW and axis is None and compute == mx.float32 and on_cpu()
-    kind = Kind(x.dtype, y.dtype, checks, int(weights is not None), where is not None, few=few)
+    kind = Kind(x.dtype, y.dtype, checks, factors, where is not None, few=few)
     return Plan(loss.kernel, kind, slots, shape, axes, reduction, dtype, compute), x, y

@@ -44,9 +44,20 @@ def renewed(v: mx.array, order: int) -> mx.array:
     return v
 
 
-def batch_first(flat: Sequence[mx.array], axes: Sequence[int | None]) -> list[mx.array]:
-    """The arrays with their batch axis moved to the front, of equal rank where they have one."""
-    rank = max(v.ndim - (a is not None) for v, a in zip(flat, axes, strict=True))
+def largest_rank(flat: Sequence[mx.array], axes: Sequence[int | None]) -> int:
+    """The rank of the largest, its batch axis not counted."""
+    return max(v.ndim - (a is not None) for v, a in zip(flat, axes, strict=True))
+
+
+def batch_first(
+    flat: Sequence[mx.array], axes: Sequence[int | None], rank: int | None = None
+) -> list[mx.array]:
+    """The arrays with their batch axis moved to the front, of equal rank where they have one.
+
+    That is the rank of the largest, if none is given, and the batch axis.
+    """
+    if rank is None:
+        rank = largest_rank(flat, axes)
     moved = []
     for v, a in zip(flat, axes, strict=True):
         if a is not None:

@@ -23,7 +23,7 @@ the sum are terms with the cotangent broadcast.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
@@ -43,11 +43,11 @@ def compute_dtype(*arrays: mx.array) -> mx.Dtype:
 class Kind(NamedTuple):
     """What the arguments of a term are, beside their shapes.
 
-    ``checks`` has one entry for each threshold: what is to be checked of an array, or, of a number,
-    which is checked already and has no derivative, whether it is ordinary. With ``fixed``, nobody
-    can ask for derivatives by arrays of thresholds and by weights. Without ``y``, x is the
-    residual, of the dtype of the arithmetic. ``few`` says that the elements are few, computed in
-    float32, and summed over all axes on the CPU, if at all.
+    ``checks`` has one entry for each threshold: what is to be checked of an array, if anything, or,
+    of a number, which is checked already and has no derivative, whether it is ordinary. With
+    ``fixed``, nobody can ask for derivatives by arrays of thresholds and by weights. Without ``y``,
+    x is the residual, of the dtype of the arithmetic. ``few`` says that the elements are few,
+    computed in float32, and summed over all axes on the CPU, if at all.
     """
 
     x: mx.Dtype
@@ -199,7 +199,7 @@ class Term:
         return functools.reduce(mx.multiply, scales)
 
     def derivative(
-        self, kernel: Kernel, dtype: mx.Dtype, axes: Axes | None, factors: int
+        self, kernel: Kernel, factors: int, dtype: mx.Dtype, axes: Axes | None
     ) -> Elementwise:
         """The term of a partial kernel, or of this kernel with a factor exchanged."""
         return term(kernel, self.kind._replace(factors=factors), dtype, axes, self.order + 1)
@@ -207,7 +207,7 @@ class Term:
     @functools.cached_property
     def gradient(self) -> Elementwise:
         """The term of psi by which a plain term is differentiated."""
-        return self.derivative(self.kernel.partials[0], self.kind.x, None, 1)
+        return self.derivative(self.kernel.partials[0], 1, self.kind.x, None)
 
     def vjp(
         self, primals: Sequence[mx.array], cotangent: mx.array, _: mx.array
@@ -225,27 +225,23 @@ class Term:
         scale = [cotangent, *row.factors]
         psi, *by_threshold = self.kernel.partials
 
-        def pulled_back(primal: mx.array, kernel: Kernel, factors: Sequence[mx.array]) -> mx.array:
-            arguments, n = row.flat(factors), len(factors)
-            if primal.shape == shape:
-                return self.derivative(kernel, primal.dtype, None, n)(*arguments)
-            axes = widened(primal.shape, shape)
-            part = self.derivative(kernel, self.compute, axes, n)(*arguments)
-            return part.reshape(primal.shape).astype(primal.dtype)
+        def by(primal: mx.array, kernel: Kernel, factors: Sequence[mx.array]) -> mx.array:
+            function = functools.partial(self.derivative, kernel, len(factors))
+            return pulled_back(primal, shape, self.compute, function, row.flat(factors))
 
-        by_data = [pulled_back(row.data[0], psi, scale)]
+        by_data = [by(row.data[0], psi, scale)]
         for x, y in zip(row.data, row.data[1:], strict=False):
             alike = x.dtype == y.dtype and x.shape == y.shape
-            by_data.append(-by_data[0] if alike else -pulled_back(y, psi, scale))
+            by_data.append(-by_data[0] if alike else -by(y, psi, scale))
         fixed = self.kind.fixed
         return (
             *by_data,
             *(
-                pulled_back(v, k, scale) if isinstance(check, Threshold) and not fixed else v
+                v if isinstance(check, NumberKind) or fixed else by(v, k, scale)
                 for check, v, k in zip(self.kind.checks, row.thresholds, by_threshold, strict=True)
             ),
             *(
-                pulled_back(f, self.kernel, row.swapped(j, cotangent)) if j < self.live else f
+                by(f, self.kernel, row.swapped(j, cotangent)) if j < self.live else f
                 for j, f in enumerate(row.factors)
             ),
             *map(mx.zeros_like, row.mask),
@@ -260,7 +256,7 @@ class Term:
         steps = [sum(dr[1:], dr[0]) if dr else None, *tangents[n : self.first_factor]]
 
         def pushed(kernel: Kernel, factors: Sequence[mx.array]) -> mx.array:
-            function = self.derivative(kernel, self.compute, self.axes, len(factors))
+            function = self.derivative(kernel, len(factors), self.compute, self.axes)
             return function(*row.flat(factors))
 
         moved = [
@@ -285,6 +281,23 @@ class Term:
         kind = self.kind._replace(few=False)
         batched = term(self.kernel, kind, self.dtype, axes, self.order)
         return batched(*batch_first(listed(primals), listed(batch))), 0
+
+
+def pulled_back(
+    primal: mx.array,
+    shape: tuple[int, ...],
+    compute: mx.Dtype,
+    function: Callable[[mx.Dtype, Axes | None], Elementwise],
+    arguments: Sequence[mx.array],
+) -> mx.array:
+    """A term of ``arguments`` that broadcast to ``shape``, summed to the shape of ``primal``.
+
+    ``function`` makes it for a dtype and axes to sum over. It is rounded once.
+    """
+    if primal.shape == shape:
+        return function(primal.dtype, None)(*arguments)
+    part = function(compute, widened(primal.shape, shape))(*arguments)
+    return part.reshape(primal.shape).astype(primal.dtype)
 
 
 def listed(given: Any) -> Sequence[Any]:
