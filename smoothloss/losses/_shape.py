@@ -11,17 +11,23 @@ under the integral and substituting :math:`\ell = \log(1 + y/b)`,
     f_{u\alpha} &= \tfrac12 f' h(L) \\
     f_{\alpha\alpha} &= \frac\sigma4\big(I_0 - (1 - e^{-L}) e^{qL} h(L)\big) + \frac b8 I_1
 
-With the moments :math:`M_n(t) = \int_0^1 v^n e^{tv}\,dv` and :math:`t = qL`, the integrals are
+With the moments :math:`M_n(t) = \int_0^1 v^n e^{tv}\,dv`, :math:`t = qL` and :math:`s = L - t =
+-\sigma bL/2`, the integrals are
 
 .. math::
 
-    I_0 &= L^2 M_1(t) - L M_0(t) + L M_0(t - L)
+    I_0 &= L^2 M_1(t) - L M_0(t) + L M_0(-s)
          = -\frac{2\sigma}{b}\big(L^2 M_1(t) - e^t h(L)\big) \\
-    I_1 &= L^3 M_2(t) - L^2 M_1(t) + L^2 M_1(t - L)
+    I_1 &= L^3 M_2(t) - L^2 M_1(t) + L^2 M_1(-s)
          = -\frac{2\sigma}{b}\big(I_0 + L^3 M_2(t) - L e^t h(L)\big)
 
-of which the first cancels for large \|q\| and the second for small b; both do for small L, where
-:math:`I_n = L^{3+n} \sum_{j,k} \frac{(-L)^j}{(j+2)!} \frac{t^k}{k!} \frac{1}{j+k+n+3}`.
+of which the first cancels for large \|q\| and the second for small b; both do for small L. There,
+:math:`f_\alpha = \frac12 L^2 |s| D`, with the divided difference of the exponential
+
+.. math:: D = \exp[t, t, 0, -s]
+            = \sum_n \frac{1}{(n + 3)!} \sum_k (k + 1)\,t^k (-s)^{n-k}
+
+and :math:`I_n = L^{3+n} \sum_{j,k} \frac{(-L)^j}{(j+2)!} \frac{t^k}{k!} \frac{1}{j+k+n+3}`.
 
 At alpha = 2, where :math:`f_\alpha` grows like :math:`-\frac14 u^2 \log b` beyond bounds, it is
 taken an epsilon below.
@@ -42,6 +48,9 @@ def bounded(alpha: mx.array) -> mx.array:
     return clip(alpha, scalar(2.0**60, alpha))
 
 
+SMALL = 0.25  # up to where the series in L and t converge, and below which differences cancel
+
+
 def moments(t: mx.array) -> tuple[mx.array, mx.array, mx.array]:
     """M_0, M_1 and M_2, which come from each other but near t = 0, where that cancels."""
     limit = float(mx.finfo(t.dtype).eps) ** (1 / 16)
@@ -57,7 +66,17 @@ def moments(t: mx.array) -> tuple[mx.array, mx.array, mx.array]:
 
 def _series(t: mx.array, n: int) -> mx.array | float:
     """M_n near 0."""
-    return polynomial([1 / (math.factorial(k) * (k + n + 1)) for k in range(9)], t)
+    terms = 9 if t.dtype == mx.float32 else 15
+    return polynomial([1 / (math.factorial(k) * (k + n + 1)) for k in range(terms)], t)
+
+
+def _divided_difference(t: mx.array, s: mx.array) -> mx.array | float:
+    """The series of D."""
+    n = 7 if t.dtype == mx.float32 else 12
+    by_s = (
+        [(k + 1) * (-1) ** j / math.factorial(j + k + 3) for k in range(n - j)] for j in range(n)
+    )
+    return polynomial([polynomial(coefficients, t) for coefficients in by_s], s)
 
 
 class Integrals:
@@ -74,18 +93,20 @@ class Integrals:
         most = math.log(float(mx.finfo(u.dtype).max)) - 20
         self.length = mx.minimum(most / mx.maximum(0.25, self.q), length)
         self.t = mx.minimum(scalar(most, u), self.q * self.length)
+        self.s = -0.5 * self.sign * self.b * self.length  # as L - t would lose digits
         self.small = (mx.abs(self.t) < eps**0.125) & (self.length < eps**0.125)
 
     @functools.cached_property
     def h(self) -> mx.array:
-        """h(L), by the moments of -L: as it stands it cancels."""
-        m0, m1, _ = moments(-self.length)
-        return mx.square(self.length) * (m0 - m1)
+        """h(L), which cancels for small L."""
+        length, n = self.length, 6 if self.length.dtype == mx.float32 else 12
+        series = polynomial([(-1) ** k / math.factorial(k + 2) for k in range(n)], length)
+        return mx.where(length < SMALL, mx.square(length) * series, length + mx.expm1(-length))
 
     @functools.cached_property
     def i0(self) -> mx.array:
         """I_0, which I_1 is made of."""
-        return self._integral(0)
+        return _f_alpha(self) * 4 / self.b
 
     @functools.cached_property
     def i1(self) -> mx.array:
@@ -121,8 +142,19 @@ class Integrals:
 
 def f_alpha(u: mx.array, alpha: mx.array) -> mx.array:
     """The derivative of f in alpha."""
-    of = Integrals(u, alpha)
-    return 0.25 * of.b * of.i0
+    return _f_alpha(Integrals(u, alpha))
+
+
+def _f_alpha(of: Integrals) -> mx.array:
+    length, t, s = of.length, of.t, of.s
+    e = mx.expm1(t)
+    m_1 = mx.where(mx.abs(t) < 0.5, _series(t, 1), (e * (t - 1) + t) / mx.square(t))
+    far = -0.5 * of.sign * (mx.square(length) * m_1 - (e + 1) * of.h)
+    m_0 = mx.where(t == 0, 1.0, e / t)
+    near = 0.25 * of.b * length * (length * m_1 - m_0 - mx.expm1(-s) / s)
+    large = (length >= SMALL) | (mx.abs(t) >= SMALL)
+    small = _divided_difference(t, s) * mx.abs(s) * (0.5 * mx.square(length))
+    return mx.where(large, mx.where(of.b < 1, near, far), small)
 
 
 def half_h(u: mx.array, alpha: mx.array) -> mx.array:
