@@ -26,7 +26,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from ._elementary import polynomial
+from ._elementary import apart, polynomial
 
 # fmt: off
 KNOTS = (0.0, 0.014, 0.045, 0.11, 0.25, 0.57, 1.4, 3.8, 10.0)
@@ -75,8 +75,9 @@ class _Piece:
     """Alpha in the terms above: b, w, and the distance t from the last knot before w."""
 
     def __init__(self, alpha: mx.array) -> None:
-        self.b = mx.maximum(mx.finfo(alpha.dtype).eps, 2 - alpha)
-        self.w = -mx.log(0.5 * self.b)
+        eps = mx.finfo(alpha.dtype).eps
+        self.b = mx.maximum(eps, 2 - alpha)
+        self.w = apart(-mx.log(mx.maximum(0.5 * eps, 1 - 0.5 * apart(alpha))))
         knots = mx.array(KNOTS, alpha.dtype)
         passed = mx.stop_gradient(mx.expand_dims(self.w, -1)) >= knots[1:]
         self.index = mx.sum(passed, axis=-1)

@@ -40,7 +40,7 @@ import math
 
 import mlx.core as mx
 
-from ._elementary import clip, hypotenuse, polynomial, scalar
+from ._elementary import apart, clip, hypotenuse, polynomial, scalar
 
 
 def bounded(alpha: mx.array) -> mx.array:
@@ -70,13 +70,14 @@ def _series(t: mx.array, n: int) -> mx.array | float:
     return polynomial([1 / (math.factorial(k) * (k + n + 1)) for k in range(terms)], t)
 
 
-def _divided_difference(t: mx.array, s: mx.array) -> mx.array | float:
-    """The series of D."""
-    n = 7 if t.dtype == mx.float32 else 12
-    by_s = (
-        [(k + 1) * (-1) ** j / math.factorial(j + k + 3) for k in range(n - j)] for j in range(n)
-    )
-    return polynomial([polynomial(coefficients, t) for coefficients in by_s], s)
+def _divided_difference(t: mx.array, s: mx.array) -> mx.array:
+    """The series of D, of which each term is made of the one before."""
+    power, h, terms = t, 2 * t - s, [(2 * t - s) / 24 + 1 / 6]
+    for n in range(2, 7 if t.dtype == mx.float32 else 12):
+        power = power * t
+        h = (n + 1) * power - s * h
+        terms.append(h / math.factorial(n + 3))
+    return apart(functools.reduce(mx.add, reversed(terms)))
 
 
 class Integrals:
@@ -84,15 +85,14 @@ class Integrals:
 
     def __init__(self, u: mx.array, alpha: mx.array) -> None:
         eps = float(mx.finfo(u.dtype).eps)
-        alpha = bounded(alpha)
-        alpha = mx.where(mx.abs(alpha - 2) < eps, 2 - eps, alpha)
-        self.b, self.sign = mx.abs(alpha - 2), mx.where(alpha < 2, -1.0, 1.0)
+        alpha = bounded(apart(alpha))
+        self.b, self.sign = mx.maximum(eps, mx.abs(alpha - 2)), mx.where(alpha <= 2, -1.0, 1.0)
         self.q = 0.5 * alpha
         _, length = hypotenuse(mx.abs(u) / mx.sqrt(self.b))
         # Beyond, the loss itself overflows or has come to its limit.
         most = math.log(float(mx.finfo(u.dtype).max)) - 20
-        self.length = mx.minimum(most / mx.maximum(0.25, self.q), length)
-        self.t = mx.minimum(scalar(most, u), self.q * self.length)
+        self.length = apart(mx.minimum(most / mx.maximum(0.25, self.q), length))
+        self.t = apart(mx.minimum(scalar(most, u), self.q * self.length))
         self.s = -0.5 * self.sign * self.b * self.length  # as L - t would lose digits
         self.small = (mx.abs(self.t) < eps**0.125) & (self.length < eps**0.125)
 
@@ -101,7 +101,8 @@ class Integrals:
         """h(L), which cancels for small L."""
         length, n = self.length, 6 if self.length.dtype == mx.float32 else 12
         series = polynomial([(-1) ** k / math.factorial(k + 2) for k in range(n)], length)
-        return mx.where(length < SMALL, mx.square(length) * series, length + mx.expm1(-length))
+        direct = length + mx.expm1(-length)
+        return apart(mx.where(length < SMALL, mx.square(length) * series, direct))
 
     @functools.cached_property
     def i0(self) -> mx.array:
@@ -148,12 +149,12 @@ def f_alpha(u: mx.array, alpha: mx.array) -> mx.array:
 def _f_alpha(of: Integrals) -> mx.array:
     length, t, s = of.length, of.t, of.s
     e = mx.expm1(t)
-    m_1 = mx.where(mx.abs(t) < 0.5, _series(t, 1), (e * (t - 1) + t) / mx.square(t))
-    far = -0.5 * of.sign * (mx.square(length) * m_1 - (e + 1) * of.h)
+    m_1 = apart(mx.where(mx.abs(t) < 0.5, _series(t, 1), (e * (t - 1) + t) / t / t))
+    far = -0.5 * of.sign * (length * length * m_1 - (e + 1) * of.h)
     m_0 = mx.where(t == 0, 1.0, e / t)
     near = 0.25 * of.b * length * (length * m_1 - m_0 - mx.expm1(-s) / s)
     large = (length >= SMALL) | (mx.abs(t) >= SMALL)
-    small = _divided_difference(t, s) * mx.abs(s) * (0.5 * mx.square(length))
+    small = _divided_difference(t, s) * mx.abs(s) * (0.5 * length * length)
     return mx.where(large, mx.where(of.b < 1, near, far), small)
 
 

@@ -36,7 +36,7 @@ from .._threshold import Threshold
 from .._traits import Traits
 from .._types import Array, Axis, Parameter, Reduction
 from . import cauchy, geman_mcclure, welsch
-from ._elementary import clip, largest, root, scalar, wide
+from ._elementary import apart, clip, largest, root, scalar, wide
 from ._scaled import SCALE, Scaled, chain, scaled
 from ._shape import bounded, f_alpha, f_alpha_alpha, half_h
 
@@ -113,6 +113,10 @@ BY_SCALE: Scaled = chain(f, psi_of_u, weight_of_u, elasticity, largest)
 
 def _u(r: mx.array, scale: mx.array) -> mx.array:
     return clip(r / scale, largest(r))
+
+
+def rho_scale(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
+    return apart(BY_SCALE.rho_scale(r, apart(alpha), apart(scale)))
 
 
 def rho_alpha(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
@@ -192,7 +196,7 @@ LOSS = Loss(
     psi_prime=BY_SCALE.psi_prime,
     partials={
         "alpha": rho_alpha,
-        "scale": BY_SCALE.rho_scale,
+        "scale": rho_scale,
         ("r", "alpha"): psi_alpha,
         ("r", "scale"): BY_SCALE.psi_scale,
         ("alpha", "alpha"): rho_alpha_alpha,
