@@ -80,8 +80,7 @@ def terms(t: float, width: float) -> Floats:
     """The powers of t/width as S, and what the derivatives of log Z hold of them, row by row."""
     n = np.arange(DEGREE + 1)
     power, slope, bend = (
-        np.array([c * (t / width) ** max(k, 0) for c, k in zip(factor, n - order, strict=True)])
-        / width**order
+        factor * (t / width) ** np.maximum(n - order, 0) / width**order
         for order, factor in enumerate((n**0, n, n * (n - 1)))
     )
     return np.array([power, slope - 2 * power, 2 * power - 3 * slope + bend])

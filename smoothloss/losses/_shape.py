@@ -85,15 +85,16 @@ class Integrals:
 
     def __init__(self, u: mx.array, alpha: mx.array) -> None:
         eps = float(mx.finfo(u.dtype).eps)
-        alpha = bounded(apart(alpha))
-        self.b, self.sign = mx.maximum(eps, mx.abs(alpha - 2)), mx.where(alpha <= 2, -1.0, 1.0)
+        alpha = bounded(apart(apart(alpha)))  # shared neither with psi nor the derivative by scale
+        alpha = apart(mx.where(mx.abs(alpha - 2) < eps, 2 - eps, alpha))
+        self.b, self.sign = mx.abs(alpha - 2), mx.where(alpha < 2, -1.0, 1.0)
         self.q = 0.5 * alpha
         _, length = hypotenuse(mx.abs(u) / mx.sqrt(self.b))
         # Beyond, the loss itself overflows or has come to its limit.
         most = math.log(float(mx.finfo(u.dtype).max)) - 20
         self.length = apart(mx.minimum(most / mx.maximum(0.25, self.q), length))
-        self.t = apart(mx.minimum(scalar(most, u), self.q * self.length))
-        self.s = -0.5 * self.sign * self.b * self.length  # as L - t would lose digits
+        self.t = apart(self.q * self.length)
+        self.s = apart(apart(1 - self.q) * self.length)  # as L - t would lose digits
         self.small = (mx.abs(self.t) < eps**0.125) & (self.length < eps**0.125)
 
     @functools.cached_property
@@ -150,12 +151,12 @@ def _f_alpha(of: Integrals) -> mx.array:
     length, t, s = of.length, of.t, of.s
     e = mx.expm1(t)
     m_1 = apart(mx.where(mx.abs(t) < 0.5, _series(t, 1), (e * (t - 1) + t) / t / t))
-    far = -0.5 * of.sign * (length * length * m_1 - (e + 1) * of.h)
+    far = 0.5 * mx.abs(length * length * m_1 - (e + 1) * of.h)
     m_0 = mx.where(t == 0, 1.0, e / t)
-    near = 0.25 * of.b * length * (length * m_1 - m_0 - mx.expm1(-s) / s)
+    near = 0.5 * mx.abs(s) * (length * m_1 - m_0 - mx.expm1(-s) / s)
     large = (length >= SMALL) | (mx.abs(t) >= SMALL)
     small = _divided_difference(t, s) * mx.abs(s) * (0.5 * length * length)
-    return mx.where(large, mx.where(of.b < 1, near, far), small)
+    return mx.where(large, mx.where(mx.abs(s) < 0.5 * length, near, far), small)
 
 
 def half_h(u: mx.array, alpha: mx.array) -> mx.array:

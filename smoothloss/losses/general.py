@@ -120,7 +120,7 @@ def rho_scale(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
 
 
 def rho_alpha(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
-    return f_alpha(_u(r, scale), alpha)
+    return f_alpha(_u(r, apart(apart(scale))), alpha)  # shared with neither of the others
 
 
 def psi_alpha(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
