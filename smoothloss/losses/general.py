@@ -250,7 +250,7 @@ def general_loss(
     :func:`adaptive_loss`, whose normalising terms prevent that.
 
     A number alpha of 2, 1, 0, -2 or -inf is computed by its closed form, at the cost of the named
-    loss. Other numbers, and arrays, take some fifteen fused kernels and 64 bytes an element.
+    loss. Other numbers, and arrays, take as few kernels and bytes, but some six times as long.
 
     Parameters
     ----------
