@@ -113,24 +113,10 @@ class Integrals:
     @functools.cached_property
     def i1(self) -> mx.array:
         """I_1."""
-        return self._integral(1)
-
-    def _closed(self, n: int) -> mx.array:
-        """I_n for L that is not small."""
-        length, t = self.length, self.t
-        m, less = moments(t), moments(t - length)
-        power = length**n
-        near = power * length * (length * m[n + 1] - m[n] + less[n])
-        rest = power * (mx.square(length) * m[n + 1] - (1 + mx.expm1(t)) * self.h)
-        if n == 1:
-            rest = rest + self.i0
-        return mx.where(self.b < 1, near, -2 * self.sign / self.b * rest)
-
-    def _integral(self, n: int) -> mx.array:
         by_length = [
             polynomial(
                 [
-                    1 / (math.factorial(j + 2) * math.factorial(k) * (j + k + n + 3))
+                    1 / (math.factorial(j + 2) * math.factorial(k) * (j + k + 4))
                     for k in range(5 - j)
                 ],
                 self.t,
@@ -138,8 +124,16 @@ class Integrals:
             for j in range(5)
         ]
         total = polynomial(by_length, -self.length)
-        series = self.length ** (3 + n) * mx.where(self.small, total, 0)
-        return mx.where(self.small, series, self._closed(n))
+        series = self.length**4 * mx.where(self.small, total, 0)
+        return mx.where(self.small, series, self._closed_i1())
+
+    def _closed_i1(self) -> mx.array:
+        """I_1 for L that is not small."""
+        length, t = self.length, self.t
+        (_, m_1, m_2), (_, less, _) = moments(t), moments(t - length)
+        near = mx.square(length) * (length * m_2 - m_1 + less)
+        rest = length * (mx.square(length) * m_2 - (1 + mx.expm1(t)) * self.h) + self.i0
+        return mx.where(self.b < 1, near, -2 * self.sign / self.b * rest)
 
 
 def f_alpha(u: mx.array, alpha: mx.array) -> mx.array:
