@@ -106,7 +106,6 @@ class RobustNorm:
 
     def __init__(self, loss: Callable[..., Any], **thresholds: Parameter) -> None:
         self.loss, self.thresholds = record_and_thresholds("RobustNorm", loss, thresholds)
-        self._member, self._values = self.loss.member(list(self.thresholds.values()))
 
     def __repr__(self) -> str:
         words = [self.loss.name, *(f"{k}={v}" for k, v in self.thresholds.items())]
@@ -122,6 +121,10 @@ class RobustNorm:
                     f"a norm for each value."
                 )
         return self.loss.traits.at(*self.thresholds.values())
+
+    @property
+    def _member(self) -> Loss:
+        return self.loss.member(list(self.thresholds.values()))[0]
 
     def rho(self, r: Array) -> mx.array:
         """Return the loss of each residual."""
@@ -141,8 +144,7 @@ class RobustNorm:
 
     def _at(self, kernel: Kernel, r: Array) -> mx.array:
         x, _, dtype, compute = inputs.data("RobustNorm", ("r", "r"), r, r)
-        theta, checks = inputs.thresholds(
-            "RobustNorm", self._member.thresholds, self._values, x.shape, compute
-        )
+        member, values = self.loss.member(list(self.thresholds.values()))
+        theta, checks = inputs.thresholds("RobustNorm", member.thresholds, values, x.shape, compute)
         arrays = [inputs.scalar(v, compute, True) if isinstance(v, float) else v for v in theta]
         return term(kernel, Kind(compute, None, checks), dtype)(x.astype(compute), *arrays)

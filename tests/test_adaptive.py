@@ -5,12 +5,12 @@ import mlx.optimizers as optim
 import mpmath
 import numpy as np
 import pytest
-from cases import BY_NAME, floats
-from oracle import as_numpy, log_z_series
+from cases import BY_NAME, floats, script
+from oracle import as_numpy, exact, log_z_series, to_mp
 
 import smoothloss as sl
 from smoothloss._demo.data import phones
-from smoothloss.losses._partition import log_z, log_z_alpha, log_z_alpha_alpha
+from smoothloss.losses._partition import KNOTS, log_z, log_z_alpha, log_z_alpha_alpha
 
 ALPHAS = np.concatenate(
     [[0, 2.0**-20, 1e-4, 1e-3, 1e-2], np.linspace(0.05, 1.95, 39), 2 - np.logspace(-6, -1.5, 10)]
@@ -20,11 +20,50 @@ ALPHAS = np.concatenate(
 @pytest.mark.parametrize("dtype", [mx.float32, mx.float64])
 def test_log_z_and_its_derivatives_against_quadrature(dtype: mx.Dtype) -> None:
     alpha = mx.array(ALPHAS, dtype)
-    exact = np.array([[float(v) for v in log_z_series(a)] for a in as_numpy(alpha)]).T
-    for f, want in zip((log_z, log_z_alpha), exact, strict=False):
+    sure = np.array([[float(v) for v in log_z_series(a)] for a in as_numpy(alpha)]).T
+    for f, want in zip((log_z, log_z_alpha), sure, strict=False):
         assert abs(as_numpy(f(alpha)) - want).max() <= 1e-6
     second = as_numpy(log_z_alpha_alpha(alpha))
-    assert (abs(second - exact[2]) <= 2e-5 * np.maximum(1, abs(exact[2]))).all()
+    assert (abs(second - sure[2]) <= 2e-5 * np.maximum(1, abs(sure[2]))).all()
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float64])
+def test_log_z_between_and_at_the_knots(dtype: mx.Dtype) -> None:
+    w = np.concatenate([np.linspace(0, 14, 200), np.linspace(0, 0.1, 60)])
+    w = np.concatenate([w, *(k * (1 + np.array([-1e-6, 0, 1e-6])) for k in KNOTS)])
+    alpha = mx.array(2 - 2 * np.exp(-w), dtype)
+    reference = script("docs/partition.py").reference
+    sure = np.array([[float(v) for v in reference(mpmath.mpf(a))] for a in as_numpy(alpha)]).T
+    unit = 1, 1, np.maximum(1, abs(sure[2]))
+    bounds = (1e-9, 2e-8, 4e-7) if dtype == mx.float64 else (4e-7, 6e-7, 2e-6)
+    functions = log_z, log_z_alpha, log_z_alpha_alpha
+    for f, want, scale, bound in zip(functions, sure, unit, bounds, strict=True):
+        assert (abs(as_numpy(f(alpha)) - want) / scale).max() <= bound
+    many = mx.tile(alpha, 1 + 1024 // alpha.size)  # computed otherwise
+    for f, bound in zip(functions, bounds, strict=True):
+        np.testing.assert_allclose(
+            as_numpy(f(many))[: alpha.size], as_numpy(f(alpha)), rtol=bound, atol=bound
+        )
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float64])
+def test_the_derivative_by_alpha_at_the_seams_of_its_forms(dtype: mx.Dtype) -> None:
+    """Where L or abs(q L) is 0.25 or 0.5, and where b is 1, seen from both sides."""
+    alpha = np.concatenate([np.linspace(-7.9, 7.9, 24), 2 - np.logspace(-6, -1, 8), [0.999, 1.001]])
+    alpha = alpha[abs(alpha - 2) > 1e-7]
+    b, rows = abs(alpha - 2), []
+    for at in (0.25, 0.5):
+        for length in (np.full_like(alpha, at), at / np.maximum(abs(alpha / 2), 1e-3)):
+            u = np.sqrt(b * np.expm1(np.minimum(length, 20)))
+            rows += [np.stack([u * side, alpha]) for side in (0.9, 0.999, 1.001, 1.1)]
+    u, alpha = np.concatenate(rows, axis=1)
+    x, a = mx.array(u, dtype), mx.array(alpha, dtype)
+    got = mx.grad(lambda a: sl.general_loss(x, mx.zeros_like(x), a, 1.0, "sum"))(a)
+    want = exact(BY_NAME["general_loss"], (1,), *(to_mp(as_numpy(v)) for v in (x, a, 1 + 0 * a)))
+    want = want.astype(float)
+    keep = np.isfinite(want) & (abs(want) < 1e30)
+    off = abs(as_numpy(got) - want)[keep] / abs(want[keep])
+    assert off.max() <= 400 * float(mx.finfo(dtype).eps)
 
 
 def test_log_z_where_it_is_known() -> None:

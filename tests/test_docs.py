@@ -7,7 +7,7 @@ import mlx.core as mx
 import pytest
 from cases import broken_links, catalog, script
 
-from smoothloss.losses._partition import POLES, log_z, log_z_alpha
+from smoothloss.losses._partition import KNOTS, log_z, log_z_alpha
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,7 +37,7 @@ def test_the_picture_is_drawn(tmp_path: Path) -> None:
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.9])
 def test_the_fit_of_log_z_is_that_of_the_quadrature(alpha: float) -> None:
     partition = script("docs/partition.py")
-    assert partition.POLES == POLES
+    assert partition.KNOTS == KNOTS
     value, slope, _ = partition.reference(alpha)
     at = mx.array(alpha, mx.float64)
     assert log_z(at).item() == pytest.approx(float(value), abs=1e-6)

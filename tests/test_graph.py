@@ -77,6 +77,19 @@ def test_a_closed_form_is_as_cheap_as_the_loss_it_is(name: str, alpha: float) ->
     assert peak(f, x, y) <= N * 8 + SLACK * 4
 
 
+@pytest.mark.parametrize("name", ["general_loss", "adaptive_loss"])
+@pytest.mark.parametrize("alpha", [0.5, 1.5, -1.0, -20.0, 3.0, 20.0, 1e30, mx.array(0.5)], ids=str)
+def test_any_other_alpha_is_as_cheap_in_kernels(name: str, alpha: object) -> None:
+    """The most operations of all: MLX fuses them only in the order in which they stand."""
+    high = BY_NAME[name].loss.thresholds[0].high
+    if isinstance(alpha, float) and not 0 <= alpha <= high and name == "adaptive_loss":
+        return
+    x, y = mx.zeros((N,)), mx.ones((N,))
+    f = mx.compile(mx.value_and_grad(lambda x, y: BY_NAME[name].function(x, y, alpha)))
+    assert count(f, x, y)["Compiled"] <= 2
+    assert peak(f, x, y) <= N * 8 + SLACK * 4
+
+
 @pytest.mark.every(5)
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("given", [("weights",), ("where",), ("weights", "where")])
@@ -135,24 +148,50 @@ print(*glob.glob(os.environ["TMPDIR"] + "/**/*_strided_*.so", recursive=True))
 """
 
 
-@pytest.mark.every(5)
-@pytest.mark.parametrize("entry", WITH_THRESHOLD)
-def test_a_new_threshold_compiles_no_new_kernel(entry: Entry, tmp_path: Path) -> None:
+def compiling(folder: Path, code: str, *arguments: str) -> str:
+    """What a fresh process prints that finds no kernel in its cache."""
     run = subprocess.run(
-        [sys.executable, "-c", COUNT_KERNELS, entry.name, entry.threshold_names[-1]],
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
+        [sys.executable, "-c", code, *arguments],
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "TMPDIR": str(folder), "HOME": str(folder)}
         | {"PYTHONPATH": str(Path(sys.modules["smoothloss"].__file__).parents[1])},
         capture_output=True,
         text=True,
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    *lines, strided = run.stdout.splitlines()
+    return run.stdout
+
+
+@pytest.mark.every(5)
+@pytest.mark.parametrize("entry", WITH_THRESHOLD)
+def test_a_new_threshold_compiles_no_new_kernel(entry: Entry, tmp_path: Path) -> None:
+    found = compiling(tmp_path, COUNT_KERNELS, entry.name, entry.threshold_names[-1])
+    *lines, strided = found.splitlines()
     counts = [tuple(map(int, line.split())) for line in lines]
     if sys.platform == "linux":
         assert counts[0][0] > 0  # else the count would show nothing
     assert [new for _, new in counts] == [0, 0]
     assert not strided  # scalars and data alone run without strides, 3 times as fast
+
+
+LEARN = """
+import glob, os
+import mlx.core as mx
+import smoothloss as sl
+loss = sl.AdaptiveLoss(alpha=sl.Learned(1.0, high=2.0), scale=sl.Learned(1.0))
+def value(parameters, x, y):
+    loss.update(parameters)
+    return loss(x, y)
+x, y = mx.random.normal((4096,)), mx.random.normal((4096,))
+step = mx.compile(mx.value_and_grad(value, argnums=(0, 1)))
+mx.eval(step(loss.trainable_parameters(), x, y))
+print(len(glob.glob(os.environ["TMPDIR"] + "/**/*.so", recursive=True)))
+"""
+
+
+def test_the_first_step_of_learned_alpha_and_scale(tmp_path: Path) -> None:
+    """Each kernel is a run of the C++ compiler, half a second of silence."""
+    assert 0 < int(compiling(tmp_path, LEARN)) <= 25
 
 
 @pytest.mark.parametrize("entry", WITH_THRESHOLD)

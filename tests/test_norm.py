@@ -162,3 +162,10 @@ def test_reweighted_least_squares_is_gradient_descent_on_the_phone_calls() -> No
     assert line[1] == pytest.approx(descent.slope, rel=1e-4)
     assert line[0] - line[1] * x.mean() == pytest.approx(descent.intercept, rel=1e-4)
     assert line[1] == pytest.approx(2.0396, abs=1e-3)
+
+
+@pytest.mark.parametrize("alpha", [2.0, 1.0, 0.5])
+def test_a_norm_with_a_closed_form_is_pickled(alpha: float) -> None:
+    norm = sl.RobustNorm(sl.general_loss, alpha=alpha)
+    copy = pickle.loads(pickle.dumps(norm))
+    assert copy.rho(mx.array(0.7)).item() == norm.rho(mx.array(0.7)).item()

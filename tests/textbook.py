@@ -73,7 +73,7 @@ TEXTBOOK = {
         convex="alpha >= 1",
         redescends="alpha < 1",
         by_shape=1000,
-        kernels=15,
+        kernels=6,
     ),
     "huber_loss": Row(
         formula="r**2/2 if abs(r) <= delta else delta*(abs(r) - delta/2)",

@@ -6,6 +6,7 @@ import itertools
 import math
 import operator
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, SupportsIndex, cast
 
 import mlx.core as mx
@@ -167,20 +168,21 @@ def weighting(
     function: str, value: object, shape: Sequence[int], dtype: mx.Dtype, reduction: object
 ) -> float | mx.array:
     """The weights, a float or an array."""
-    if is_number(value):
-        number, limits = as_float(value) + 0.0, mx.finfo(dtype)
-        if number != 0 and not float(limits.smallest_normal) <= abs(number) <= float(limits.max):
-            raise ValueError(
-                f"{function}: `weights` is {number:g}; expected 0 or a number that {dtype} holds. "
-                f"Rescale it, or use where=... to leave elements out."
-            )
     array = None if is_number(value) else as_array(function, "weights", value)
     if reduction == "mean" and (array is None or array.ndim == 0):
         raise ValueError(
             f"{function}: `weights` is a single number, which cancels in a mean; expected an array "
             f"of the data's axes. Multiply the loss by it instead."
         )
-    return number if array is None else _aligned(function, "weights", array, shape)
+    if array is not None:
+        return _aligned(function, "weights", array, shape)
+    number, limits = as_float(cast(Real, value)) + 0.0, mx.finfo(dtype)
+    if number != 0 and not float(limits.smallest_normal) <= abs(number) <= float(limits.max):
+        raise ValueError(
+            f"{function}: `weights` is {number:g}; expected 0 or a number that {dtype} holds. "
+            f"Rescale it, or use where=... to leave elements out."
+        )
+    return number
 
 
 def selection(function: str, value: object, shape: Sequence[int]) -> mx.array:

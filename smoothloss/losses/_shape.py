@@ -11,17 +11,23 @@ under the integral and substituting :math:`\ell = \log(1 + y/b)`,
     f_{u\alpha} &= \tfrac12 f' h(L) \\
     f_{\alpha\alpha} &= \frac\sigma4\big(I_0 - (1 - e^{-L}) e^{qL} h(L)\big) + \frac b8 I_1
 
-With the moments :math:`M_n(t) = \int_0^1 v^n e^{tv}\,dv` and :math:`t = qL`, the integrals are
+With the moments :math:`M_n(t) = \int_0^1 v^n e^{tv}\,dv`, :math:`t = qL` and :math:`s = L - t =
+-\sigma bL/2`, the integrals are
 
 .. math::
 
-    I_0 &= L^2 M_1(t) - L M_0(t) + L M_0(t - L)
+    I_0 &= L^2 M_1(t) - L M_0(t) + L M_0(-s)
          = -\frac{2\sigma}{b}\big(L^2 M_1(t) - e^t h(L)\big) \\
-    I_1 &= L^3 M_2(t) - L^2 M_1(t) + L^2 M_1(t - L)
+    I_1 &= L^3 M_2(t) - L^2 M_1(t) + L^2 M_1(-s)
          = -\frac{2\sigma}{b}\big(I_0 + L^3 M_2(t) - L e^t h(L)\big)
 
-of which the first cancels for large \|q\| and the second for small b; both do for small L, where
-:math:`I_n = L^{3+n} \sum_{j,k} \frac{(-L)^j}{(j+2)!} \frac{t^k}{k!} \frac{1}{j+k+n+3}`.
+of which the first cancels for large \|q\| and the second for small b; both do for small L. There,
+:math:`f_\alpha = \frac12 L^2 |s| D`, with the divided difference of the exponential
+
+.. math:: D = \exp[t, t, 0, -s]
+            = \sum_n \frac{1}{(n + 3)!} \sum_k (k + 1)\,t^k (-s)^{n-k}
+
+and :math:`I_n = L^{3+n} \sum_{j,k} \frac{(-L)^j}{(j+2)!} \frac{t^k}{k!} \frac{1}{j+k+n+3}`.
 
 At alpha = 2, where :math:`f_\alpha` grows like :math:`-\frac14 u^2 \log b` beyond bounds, it is
 taken an epsilon below.
@@ -34,12 +40,15 @@ import math
 
 import mlx.core as mx
 
-from ._elementary import clip, hypotenuse, polynomial, scalar
+from ._elementary import apart, clip, hypotenuse, polynomial, scalar
 
 
 def bounded(alpha: mx.array) -> mx.array:
     """Alpha, of which 2^60 stands for infinity."""
     return clip(alpha, scalar(2.0**60, alpha))
+
+
+SMALL = 0.25  # up to where the series in L and t converge, and below which differences cancel
 
 
 def moments(t: mx.array) -> tuple[mx.array, mx.array, mx.array]:
@@ -57,7 +66,18 @@ def moments(t: mx.array) -> tuple[mx.array, mx.array, mx.array]:
 
 def _series(t: mx.array, n: int) -> mx.array | float:
     """M_n near 0."""
-    return polynomial([1 / (math.factorial(k) * (k + n + 1)) for k in range(9)], t)
+    terms = 9 if t.dtype == mx.float32 else 15
+    return polynomial([1 / (math.factorial(k) * (k + n + 1)) for k in range(terms)], t)
+
+
+def _divided_difference(t: mx.array, s: mx.array) -> mx.array:
+    """The series of D, of which each term is made of the one before."""
+    power, h, terms = t, 2 * t - s, [(2 * t - s) / 24 + 1 / 6]
+    for n in range(2, 7 if t.dtype == mx.float32 else 12):
+        power = power * t
+        h = (n + 1) * power - s * h
+        terms.append(h / math.factorial(n + 3))
+    return apart(functools.reduce(mx.add, reversed(terms)))
 
 
 class Integrals:
@@ -65,49 +85,38 @@ class Integrals:
 
     def __init__(self, u: mx.array, alpha: mx.array) -> None:
         eps = float(mx.finfo(u.dtype).eps)
-        alpha = bounded(alpha)
-        alpha = mx.where(mx.abs(alpha - 2) < eps, 2 - eps, alpha)
+        alpha = bounded(apart(apart(alpha)))  # shared neither with psi nor the derivative by scale
+        alpha = apart(mx.where(mx.abs(alpha - 2) < eps, 2 - eps, alpha))
         self.b, self.sign = mx.abs(alpha - 2), mx.where(alpha < 2, -1.0, 1.0)
         self.q = 0.5 * alpha
         _, length = hypotenuse(mx.abs(u) / mx.sqrt(self.b))
         # Beyond, the loss itself overflows or has come to its limit.
         most = math.log(float(mx.finfo(u.dtype).max)) - 20
-        self.length = mx.minimum(most / mx.maximum(0.25, self.q), length)
-        self.t = mx.minimum(scalar(most, u), self.q * self.length)
+        self.length = apart(mx.minimum(most / mx.maximum(0.25, self.q), length))
+        self.t = apart(self.q * self.length)
+        self.s = apart(apart(1 - self.q) * self.length)  # as L - t would lose digits
         self.small = (mx.abs(self.t) < eps**0.125) & (self.length < eps**0.125)
 
     @functools.cached_property
     def h(self) -> mx.array:
-        """h(L), by the moments of -L: as it stands it cancels."""
-        m0, m1, _ = moments(-self.length)
-        return mx.square(self.length) * (m0 - m1)
+        """h(L), which cancels for small L."""
+        length, n = self.length, 6 if self.length.dtype == mx.float32 else 12
+        series = polynomial([(-1) ** k / math.factorial(k + 2) for k in range(n)], length)
+        direct = length + mx.expm1(-length)
+        return apart(mx.where(length < SMALL, mx.square(length) * series, direct))
 
     @functools.cached_property
     def i0(self) -> mx.array:
         """I_0, which I_1 is made of."""
-        return self._integral(0)
+        return _f_alpha(self) * 4 / self.b
 
     @functools.cached_property
     def i1(self) -> mx.array:
         """I_1."""
-        return self._integral(1)
-
-    def _closed(self, n: int) -> mx.array:
-        """I_n for L that is not small."""
-        length, t = self.length, self.t
-        m, less = moments(t), moments(t - length)
-        power = length**n
-        near = power * length * (length * m[n + 1] - m[n] + less[n])
-        rest = power * (mx.square(length) * m[n + 1] - (1 + mx.expm1(t)) * self.h)
-        if n == 1:
-            rest = rest + self.i0
-        return mx.where(self.b < 1, near, -2 * self.sign / self.b * rest)
-
-    def _integral(self, n: int) -> mx.array:
         by_length = [
             polynomial(
                 [
-                    1 / (math.factorial(j + 2) * math.factorial(k) * (j + k + n + 3))
+                    1 / (math.factorial(j + 2) * math.factorial(k) * (j + k + 4))
                     for k in range(5 - j)
                 ],
                 self.t,
@@ -115,14 +124,33 @@ class Integrals:
             for j in range(5)
         ]
         total = polynomial(by_length, -self.length)
-        series = self.length ** (3 + n) * mx.where(self.small, total, 0)
-        return mx.where(self.small, series, self._closed(n))
+        series = self.length**4 * mx.where(self.small, total, 0)
+        return mx.where(self.small, series, self._closed_i1())
+
+    def _closed_i1(self) -> mx.array:
+        """I_1 for L that is not small."""
+        length, t = self.length, self.t
+        (_, m_1, m_2), (_, less, _) = moments(t), moments(t - length)
+        near = mx.square(length) * (length * m_2 - m_1 + less)
+        rest = length * (mx.square(length) * m_2 - (1 + mx.expm1(t)) * self.h) + self.i0
+        return mx.where(self.b < 1, near, -2 * self.sign / self.b * rest)
 
 
 def f_alpha(u: mx.array, alpha: mx.array) -> mx.array:
     """The derivative of f in alpha."""
-    of = Integrals(u, alpha)
-    return 0.25 * of.b * of.i0
+    return _f_alpha(Integrals(u, alpha))
+
+
+def _f_alpha(of: Integrals) -> mx.array:
+    length, t, s = of.length, of.t, of.s
+    e = mx.expm1(t)
+    m_1 = apart(mx.where(mx.abs(t) < 0.5, _series(t, 1), (e * (t - 1) + t) / t / t))
+    far = 0.5 * mx.abs(length * length * m_1 - (e + 1) * of.h)
+    m_0 = mx.where(t == 0, 1.0, e / t)
+    near = 0.5 * mx.abs(s) * (length * m_1 - m_0 - mx.expm1(-s) / s)
+    large = (length >= SMALL) | (mx.abs(t) >= SMALL)
+    small = _divided_difference(t, s) * mx.abs(s) * (0.5 * length * length)
+    return mx.where(large, mx.where(mx.abs(s) < 0.5 * length, near, far), small)
 
 
 def half_h(u: mx.array, alpha: mx.array) -> mx.array:

@@ -11,7 +11,9 @@ so :math:`\psi` and its derivatives are those of ``general.py``, and the derivat
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 from typing import cast
 
 import mlx.core as mx
@@ -26,24 +28,12 @@ from ._partition import log_z, log_z_alpha, log_z_alpha_alpha
 from ._scaled import SCALE
 
 
-def rho(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
-    return general.BY_SCALE.rho(r, alpha, scale) + (mx.log(scale) + log_z(alpha))
-
-
 def rho_alpha(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
     return general.rho_alpha(r, alpha, scale) + log_z_alpha(alpha)
 
 
-def rho_scale(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
-    return general.BY_SCALE.rho_scale(r, alpha, scale) + 1 / scale
-
-
 def rho_alpha_alpha(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
     return general.rho_alpha_alpha(r, alpha, scale) + log_z_alpha_alpha(alpha)
-
-
-def rho_scale_scale(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
-    return general.BY_SCALE.rho_scale_scale(r, alpha, scale) - 1 / scale / scale
 
 
 def least(alpha: float, scale: float) -> float:
@@ -52,43 +42,41 @@ def least(alpha: float, scale: float) -> float:
         return math.log(scale) + cast(float, log_z(mx.array(alpha, mx.float64)).item())
 
 
-def _normalised(closed: Loss, log_z_of_alpha: float) -> Loss:
-    """The adaptive loss at a number alpha: its closed form with log c + log Z(alpha)."""
+def _normalised(loss: Loss, log_z_of: Callable[..., mx.array | float]) -> Loss:
+    """The adaptive loss of a general one: with log c + log Z, a function of what shapes it."""
 
-    def rho(r: mx.array, scale: mx.array) -> mx.array:
-        return closed.rho(r, scale) + (mx.log(scale) + log_z_of_alpha)
+    def rho(r: mx.array, *theta: mx.array) -> mx.array:
+        *shape, scale = theta
+        return loss.rho(r, *theta) + (mx.log(scale) + log_z_of(*shape))
 
-    def rho_scale(r: mx.array, scale: mx.array) -> mx.array:
-        return closed.partials["scale"](r, scale) + 1 / scale
+    def rho_scale(r: mx.array, *theta: mx.array) -> mx.array:
+        return loss.partials["scale"](r, *theta) + 1 / theta[-1]
 
-    def rho_scale_scale(r: mx.array, scale: mx.array) -> mx.array:
-        return closed.partials["scale", "scale"](r, scale) - 1 / scale / scale
+    def rho_scale_scale(r: mx.array, *theta: mx.array) -> mx.array:
+        return loss.partials["scale", "scale"](r, *theta) - 1 / theta[-1] / theta[-1]
 
-    partials = {**closed.partials, "scale": rho_scale, ("scale", "scale"): rho_scale_scale}
-    return dataclasses.replace(closed, name="adaptive_loss", rho=rho, partials=partials)
+    partials = {**loss.partials, "scale": rho_scale, ("scale", "scale"): rho_scale_scale}
+    return dataclasses.replace(loss, name="adaptive_loss", rho=rho, partials=partials)
 
 
 # log Z at alpha = 2 is that of the normal distribution, at 0 of the Cauchy, and at 1 it is
 # log(2 e K_1(1)) with a modified Bessel function.
 LOG_Z = {2.0: 0.5 * math.log(2 * math.pi), 1.0: 1.185495232349193, 0.0: math.log(math.pi * 2**0.5)}
-CLOSED_FORMS = {a: _normalised(general.CLOSED_FORMS[a], log_z) for a, log_z in LOG_Z.items()}
+CLOSED_FORMS = {
+    alpha: _normalised(general.CLOSED_FORMS[alpha], functools.partial(float, value))
+    for alpha, value in LOG_Z.items()
+}
 
-LOSS = Loss(
-    "adaptive_loss",
-    rho,
+
+WHOLE = _normalised(general.LOSS, log_z)
+LOSS = dataclasses.replace(
+    WHOLE,
     thresholds=[Threshold("alpha", default=1.0, high=2.0, has_residual_units=False), SCALE],
-    psi=general.BY_SCALE.psi,
-    psi_prime=general.BY_SCALE.psi_prime,
     partials={
+        **WHOLE.partials,
         "alpha": rho_alpha,
-        "scale": rho_scale,
-        ("r", "alpha"): general.psi_alpha,
-        ("r", "scale"): general.BY_SCALE.psi_scale,
         ("alpha", "alpha"): rho_alpha_alpha,
-        ("alpha", "scale"): general.rho_alpha_scale,
-        ("scale", "scale"): rho_scale_scale,
     },
-    weight=general.BY_SCALE.weight,
     closed_forms=CLOSED_FORMS,
     traits=dataclasses.replace(general.LOSS.traits, minimum=least, degree=None),
 )

@@ -7,15 +7,25 @@ With :math:`u = r/c, b = |\alpha - 2|, L = \log(1 + u^2/b)` and derivatives in u
 
 See ``_scaled.py`` for the derivatives in r and c, ``_shape.py`` for those in alpha.
 
-For :math:`\alpha < 1.75`, with :math:`g = e^{\alpha L/4} - 1, \ f = \frac b\alpha g(g + 2)`, which
-tends to :math:`\frac b2 L` at 0. Near 2 that would lose digits, as L grows without bounds; there,
-with :math:`E = e^{(\alpha/2 - 1)L}, \ f = \frac1\alpha(u^2 E + b(E - 1))`, which is :math:`u^2/2`
-at 2. An infinite alpha is computed as 2^60.
+With :math:`S = \sqrt{1 + u^2/b}` and :math:`R = S^{\alpha/2} = e^{\alpha L/4}`,
+
+.. math:: f = \frac b\alpha (R - 1)(R + 1)
+            = \frac b4 L\,\frac{R - 1}{\log R}\,(R + 1)
+            = \frac{u^2}2 \Big(1 + \frac{\alpha - 2}4 \frac{u^2}b + \dots\Big)
+
+of which the second form is for R near 1, where the rounding of R cancels in the quotient, and with
+it for alpha near 0; and the third for :math:`u^2/b` near 0, which may underflow. Powers of S keep
+the digits that L times a number would lose; beyond an abs(alpha) of 16, where they lose more, R is
+a power of e. An infinite alpha is computed as 2^60.
+
+MLX fuses operations up to eleven deep, which it counts from the result to the last use of a value.
+So the deepest terms come first and the shallowest use of u last, and all is one kernel.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import mlx.core as mx
 
@@ -26,59 +36,67 @@ from .._threshold import Threshold
 from .._traits import Traits
 from .._types import Array, Axis, Parameter, Reduction
 from . import cauchy, geman_mcclure, welsch
-from ._elementary import clip, hypotenuse, largest, root, wide
+from ._elementary import apart, clip, largest, root, scalar, wide
 from ._scaled import SCALE, Scaled, chain, scaled
 from ._shape import bounded, f_alpha, f_alpha_alpha, half_h
 
-NEAR_2 = 1.75  # from where on f is computed as is right near 2
 MILD = 16.0  # up to where powers of S = sqrt(1 + u^2/b) are accurate
 
 
-def _parts(
-    u: mx.array, alpha: mx.array, most: mx.array
-) -> tuple[mx.array, mx.array, mx.array, mx.array]:
-    """Alpha, bounded, b, S and L, of |u|; S is not beyond ``most``."""
+class _Parts(NamedTuple):
+    alpha: mx.array
+    b: mx.array
+    q: mx.array
+    x: mx.array  # u^2/b, clipped
+    s: mx.array
+
+    def times_length(self, k: mx.array) -> mx.array:
+        """Return k log(1 + x): that of the rounded sum, and its rounding error over it."""
+        y = 1 + self.x
+        return k * mx.log(y) + (self.x - (y - 1)) * (k / y)
+
+    def power(self, mild: mx.array, t: mx.array) -> mx.array:
+        """S^(alpha/2) or, unless ``mild``, e^t."""
+        return mx.power(mx.where(mild, self.s, math.e), mx.where(mild, 0.5 * self.alpha, t))
+
+
+def _parts(u: mx.array, alpha: mx.array, most: mx.array | float) -> _Parts:
+    eps = float(mx.finfo(u.dtype).eps)
     alpha = bounded(alpha)
-    b = mx.abs(alpha - 2)
-    # Below that, b no longer matters, but a/b would overflow.
-    least = mx.maximum(mx.finfo(u.dtype).eps, b)
-    q = mx.minimum(most, mx.abs(u) / mx.sqrt(least))
-    s, length = hypotenuse(q)
-    return alpha, b, s, length
+    b = mx.maximum(scalar(eps, u), mx.abs(alpha - 2))
+    q = mx.minimum(most, mx.abs(u) / mx.sqrt(b))
+    m = mx.minimum(wide(q), q)
+    x = mx.square(m)
+    return _Parts(alpha, b, q, x, mx.sqrt(1 + x) + (q - m))
 
 
 def f(u: mx.array, alpha: mx.array) -> mx.array:
-    most = mx.where(alpha < NEAR_2, mx.inf, largest(u))
-    alpha, b, s, length = _parts(u, alpha, most)
-    near_2, mild = alpha >= NEAR_2, mx.abs(alpha) < MILD
-    k = mx.where(near_2, alpha - 2, 0.5 * alpha)
-    t = 0.5 * k * mx.minimum(largest(u), length)  # 0 where k is
-    # Where e^t - 1 is large, the power S^k = e^t keeps the digits that t has lost.
-    power = mx.power(s, k)
-    g = mx.where(t > mx.where(mild, 1.0, mx.inf), power - 1, mx.expm1(t))
-    e = mx.where(mild, power, 1 + g)
+    alpha, b, q, x, _ = of = _parts(u, alpha, mx.inf)
+    beyond = mx.maximum(scalar(1.0, q), q * float(mx.finfo(q.dtype).smallest_normal) ** 0.5)
+    length = of.times_length(scalar(1.0, u)) + 2 * mx.log(beyond)
+    root = of.power(mx.abs(alpha) < MILD, of.times_length(0.25 * alpha))
+    d = root - 1
+    ratio = mx.where(d == 0, 1.0, d / mx.log(root))
+    half = mx.where(mx.abs(d) < 0.5, (0.25 * b * ratio) * length, b / alpha * d)
+    near = (1 + 0.25 * (alpha - 2) * x) * (0.5 * mx.square(u))
     eps = mx.finfo(u.dtype).eps
-    limit = 0.5 * mx.where(length < eps, mx.square(u), b * length)
-    tails = mx.where(mx.abs(t) < eps, limit, (b / alpha * g) * (g + 2))
-    u = mx.minimum(largest(u), mx.abs(u))
-    small = (mx.abs(t) < eps) & (length < eps)
-    return mx.where(near_2 & ~small, (u / alpha) * (u * e) + b / alpha * g, tails)
+    return mx.where(x * mx.maximum(1, mx.abs(alpha)) >= eps, half * (root + 1), near)
 
 
 def _root_weight(u: mx.array, alpha: mx.array) -> mx.array:
     """The root of f'/u, S^(alpha/2 - 1), of which the exponent would be rounded."""
-    alpha, b, s, length = _parts(u, alpha, largest(u))
-    mild = mx.abs(alpha) < MILD
-    t = 0.25 * mx.where(alpha < 2, -b, b) * length
-    power = mx.power(mx.where(mild, s, math.e), mx.where(mild, 0.5 * alpha, t))
-    return power / mx.where(mild, s, 1.0)
+    of, mild = _parts(u, alpha, largest(u)), mx.abs(alpha) < MILD
+    power = of.power(mild, of.times_length(0.25 * (of.alpha - 2)))
+    return power / mx.where(mild, of.s, 1.0)
 
 
 def psi_of_u(u: mx.array, alpha: mx.array, c: mx.array) -> mx.array:
-    k = mx.where(mx.abs(u) == mx.inf, 0, u)
-    w = _root_weight(k, alpha)
-    limit = mx.where(alpha > 1, mx.inf, mx.where(alpha == 1, 1 / c, 0.0))
-    return k * w * (w / c) + clip(u - k, limit)  # at infinity, the limit alone
+    root = _root_weight(u, alpha)
+    # At infinity the root is that of the largest u, which at alpha = 1 makes 1/c of the limit.
+    finite, one = mx.abs(u) < mx.inf, mx.sqrt(largest(u)) / c
+    limit = mx.where(alpha < 1, 0.0, mx.where(alpha > 1, mx.inf, one))
+    k = mx.where(finite, u, clip(u, limit))
+    return mx.where(finite, root / c, 1.0) * (root * k)
 
 
 def weight_of_u(u: mx.array, alpha: mx.array, c: mx.array) -> mx.array:
@@ -86,8 +104,8 @@ def weight_of_u(u: mx.array, alpha: mx.array, c: mx.array) -> mx.array:
 
 
 def elasticity(n: int, u: mx.array, alpha: mx.array) -> mx.array:
-    alpha, _, s, length = _parts(u, alpha, largest(u))
-    return (n - 1 + alpha) * -mx.expm1(-length) + (n + 1) / mx.square(s)
+    x = _parts(u, alpha, mx.inf).x
+    return (n - 1 + bounded(alpha)) * (x / (1 + x)) + (n + 1) / (1 + x)
 
 
 BY_SCALE: Scaled = chain(f, psi_of_u, weight_of_u, elasticity, largest)
@@ -97,8 +115,12 @@ def _u(r: mx.array, scale: mx.array) -> mx.array:
     return clip(r / scale, largest(r))
 
 
+def rho_scale(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
+    return apart(BY_SCALE.rho_scale(r, apart(alpha), apart(scale)))
+
+
 def rho_alpha(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
-    return f_alpha(_u(r, scale), alpha)
+    return f_alpha(_u(r, apart(apart(scale))), alpha)  # shared with neither of the others
 
 
 def psi_alpha(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
@@ -165,6 +187,7 @@ CLOSED_FORMS: dict[float, Loss] = {
     -math.inf: welsch.LOSS,
 }
 
+
 LOSS = Loss(
     "general_loss",
     BY_SCALE.rho,
@@ -173,7 +196,7 @@ LOSS = Loss(
     psi_prime=BY_SCALE.psi_prime,
     partials={
         "alpha": rho_alpha,
-        "scale": BY_SCALE.rho_scale,
+        "scale": rho_scale,
         ("r", "alpha"): psi_alpha,
         ("r", "scale"): BY_SCALE.psi_scale,
         ("alpha", "alpha"): rho_alpha_alpha,
@@ -227,7 +250,7 @@ def general_loss(
     :func:`adaptive_loss`, whose normalising terms prevent that.
 
     A number alpha of 2, 1, 0, -2 or -inf is computed by its closed form, at the cost of the named
-    loss. Other numbers, and arrays, take some fifteen fused kernels and 64 bytes an element.
+    loss. Other numbers, and arrays, take as few kernels and bytes, but some six times as long.
 
     Parameters
     ----------
