@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
+from typing import cast
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
 from ._engine import inputs
+from ._engine.shapes import alone
 from ._engine.term import compute_dtype
 from ._threshold import is_number
 from ._types import Parameter
@@ -15,6 +19,39 @@ from ._types import Parameter
 FAR = 80.0  # where e^t and e^-t are still normal in float32, with room for a factor
 NEAR_ONE = 16.0  # where 1 / (1 + e^-t) is just below 1 in float32
 LARGEST = float(mx.finfo(mx.float32).max)
+
+
+@functools.cache
+def between(low: float, high: float) -> Callable[[mx.array], mx.array]:
+    """The function that takes any real number into an interval.
+
+    With s = 1/(1 + e^-t), its derivative is e^t, or (high - low) s (1 - s). Both are made of single
+    operations, for which no kernel is compiled.
+    """
+    most = FAR if high == math.inf else NEAR_ONE
+
+    def clipped(raw: mx.array) -> mx.array:
+        return alone(mx.minimum(most, alone(mx.maximum(-FAR, raw))))
+
+    def value(raw: mx.array) -> mx.array:
+        if high == math.inf:
+            return low + alone(mx.exp(clipped(raw)))
+        return low + alone((high - low) * alone(mx.sigmoid(clipped(raw))))
+
+    def slope(raw: mx.array) -> mx.array:
+        inside = alone(alone(raw > -FAR) & alone(raw < most))
+        if high == math.inf:
+            rise = mx.exp(clipped(raw))
+        else:
+            s = alone(mx.sigmoid(clipped(raw)))
+            rise = (high - low) * alone(s * alone(1 - s))
+        return alone(mx.where(inside, alone(rise), 0))
+
+    custom = mx.custom_function(value)
+    custom.vjp(lambda raw, cotangent, _: cotangent * slope(raw))
+    custom.jvp(lambda raw, tangent: tangent * slope(raw))
+    custom.vmap(lambda raw, axis: (custom(raw), axis))
+    return cast(Callable[[mx.array], mx.array], custom)
 
 
 class Learned(Module):
@@ -100,10 +137,7 @@ class Learned(Module):
     @property
     def value(self) -> mx.array:
         """The present value, between the bounds."""
-        raw = self.raw.astype(compute_dtype(self.raw))
-        if self.high == math.inf:
-            return self.low + mx.exp(mx.clip(raw, -FAR, FAR))
-        return self.low + (self.high - self.low) * mx.sigmoid(mx.clip(raw, -FAR, NEAR_ONE))
+        return between(self.low, self.high)(self.raw.astype(compute_dtype(self.raw)))
 
     def __repr__(self) -> str:
         bounds = {"low": (self.low, 0.0), "high": (self.high, math.inf)}

@@ -158,8 +158,16 @@ BAD_OPTIONS = {
     "weights True": ({"weights": True}, TypeError, "`weights` is of type bool"),
     "weights nan": ({"weights": math.nan}, ValueError, "`weights` is nan"),
     "weights infinite": ({"weights": math.inf}, ValueError, "`weights` is inf"),
-    "weights too large": ({"weights": 1e39}, ValueError, "`weights` is 1e.39.*float32"),
-    "weights beyond floats": ({"weights": 10**400}, ValueError, "`weights` is inf"),
+    "weights too large": (
+        {"reduction": "sum", "weights": 1e39},
+        ValueError,
+        "`weights` is 1e.39.*float32",
+    ),
+    "weights beyond floats": (
+        {"reduction": "sum", "weights": 10**400},
+        ValueError,
+        "`weights` is inf",
+    ),
     "weights too small": ({"weights": 1e-50}, ValueError, "`weights` is 1e-50"),
     "where widens": ({"where": mx.ones((1, 4, 3)) > 0}, ValueError, "`where` has shape"),
     "where a number": ({"where": X}, TypeError, "`where` has dtype.*boolean.*Compare"),
@@ -172,7 +180,7 @@ BAD_OPTIONS = {
 def test_bad_options(entry: Entry, kind: str) -> None:
     keywords, error, message = BAD_OPTIONS[kind]
     with pytest.raises(error, match=message) as raised:
-        entry.function(X, X, **keywords)
+        entry.function(X, X, **{"reduction": "sum", **keywords})
     assert str(raised.value).startswith(f"{entry.name}: ")
     assert str(raised.value).endswith(".")
 

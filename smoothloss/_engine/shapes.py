@@ -8,6 +8,8 @@ import mlx.core as mx
 
 from .sums import Axes
 
+FEW_THRESHOLDS = 1024
+
 
 def data_shape(flat: Sequence[mx.array]) -> tuple[int, ...]:
     """The shape to which all arguments broadcast."""
@@ -33,6 +35,22 @@ def spread(cotangent: mx.array, axes: Axes | None) -> mx.array:
     return cotangent
 
 
+def apart(v: mx.array) -> mx.array:
+    """The same, but as a node that MLX neither fuses nor shares: it ends one kernel.
+
+    Of a formula too large for one kernel, with values used in several places, MLX makes dozens.
+    """
+    return mx.transpose(v, range(v.ndim))
+
+
+def alone(v: mx.array) -> mx.array:
+    """The same, but an operation on it and the next are not fused if its elements are few.
+
+    What depends on thresholds alone needs no kernel, which g++ takes half a second to compile.
+    """
+    return apart(v) if v.size <= FEW_THRESHOLDS else v
+
+
 def renewed(v: mx.array, order: int) -> mx.array:
     """``v`` as a node of the graph of its own for each order of derivative, at no cost.
 
@@ -40,7 +58,7 @@ def renewed(v: mx.array, order: int) -> mx.array:
     shared value is written to memory, which costs more than computing it twice.
     """
     for _ in range(order):
-        v = mx.transpose(v, range(v.ndim))
+        v = apart(v)
     return v
 
 

@@ -103,7 +103,7 @@ class Term:
         self.live = order if kind.fixed else kind.factors
         # Nothing is cast, checked or masked, so little is left to do.
         self.lean = not (self.casts or self.checked or kind.masked or dtype != self.compute)
-        self.times = 0 if kind.few else order  # that arguments are renewed
+        self.times = 0 if kind.few and self.lean else order  # that arguments are renewed
         self.elementwise = self.lean_elementwise if self.lean else self.full_elementwise
         self.reduced = (
             self.elementwise if axes is None else self.sum_of_few if kind.few else self.sum
@@ -132,7 +132,10 @@ class Term:
 
     def sum_of_few(self, *flat: mx.array) -> mx.array:
         """T, summed over all axes, or over those that broadcasting repeats."""
-        return summed_in_float64(self.elementwise(*flat), cast(Axes, self.axes))
+        whole = self.elementwise(*flat)
+        if self.checked:  # so long a kernel has no room for a cast to float64
+            whole = renewed(whole, 1)
+        return summed_in_float64(whole, cast(Axes, self.axes))
 
     def of_float16(self, x: mx.array, y: mx.array, *rest: mx.array) -> mx.array:
         """T where the CPU converts float16 in software.

@@ -14,14 +14,6 @@ def scalar(value: float, like: mx.array) -> mx.array:
     return mx.full((), value, like.dtype)
 
 
-def apart(x: mx.array) -> mx.array:
-    """The same, but as a node that MLX neither fuses nor shares: it ends one kernel.
-
-    Of a formula too large for one kernel, with values used in several places, MLX makes dozens.
-    """
-    return mx.transpose(x, range(x.ndim))
-
-
 def one_at_zero(theta: mx.array) -> mx.array:
     """1 where theta is 0, else 0: added to both sides of x/theta, it makes 0/0 the limit 1."""
     return mx.where(theta == 0, 1.0, 0.0)

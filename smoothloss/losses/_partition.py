@@ -26,7 +26,8 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from ._elementary import apart, polynomial
+from .._engine.shapes import apart
+from ._elementary import polynomial
 
 # fmt: off
 KNOTS = (0.0, 0.014, 0.045, 0.11, 0.25, 0.57, 1.4, 3.8, 10.0)

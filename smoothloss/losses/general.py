@@ -30,13 +30,14 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from .._engine.arguments import known_keywords
+from .._engine.shapes import alone, apart
 from .._loss import Loss, loss_function
 from .._modules import Learnable, LossModule
 from .._threshold import Threshold
 from .._traits import Traits
 from .._types import Array, Axis, Parameter, Reduction
 from . import cauchy, geman_mcclure, welsch
-from ._elementary import apart, clip, largest, root, scalar, wide
+from ._elementary import clip, largest, root, scalar, wide
 from ._scaled import SCALE, Scaled, chain, scaled
 from ._shape import bounded, f_alpha, f_alpha_alpha, half_h
 
@@ -63,7 +64,7 @@ class _Parts(NamedTuple):
 def _parts(u: mx.array, alpha: mx.array, most: mx.array | float) -> _Parts:
     eps = float(mx.finfo(u.dtype).eps)
     alpha = bounded(alpha)
-    b = mx.maximum(scalar(eps, u), mx.abs(alpha - 2))
+    b = alone(mx.maximum(scalar(eps, u), alone(mx.abs(alpha - 2))))
     q = mx.minimum(most, mx.abs(u) / mx.sqrt(b))
     m = mx.minimum(wide(q), q)
     x = mx.square(m)
