@@ -190,7 +190,7 @@ def peers(workload: Workload, data: Data) -> dict[str, Step]:
     found: dict[str, Step | None] = {"mlx.nn": mlx_nn(workload, data)}
     if _plain(workload) and importlib.util.find_spec("torch"):
         found["torch"] = _torch_step(workload, data, compiled=False)
-        if workload.compiled and workload.n > 1:
+        if workload.compiled and workload.n > 1 and not workload.dims:
             found["torch.compile"] = _torch_step(workload, data, compiled=True)
     if _plain(workload) and workload.compiled and importlib.util.find_spec("optax"):
         found["optax"] = _jax_step(workload, data)

@@ -95,11 +95,11 @@ def cauchy_loss(
     reduction : {"none", "mean", "sum"}, default "mean"
         What is returned: every loss, their mean or their sum.
     weights : float or mx.array, optional
-        Factors of the losses, broadcast to the data. The mean is
-        :math:`\sum w\rho / \sum w`. Differentiable.
+        Factors of the losses, with as many axes as the data, of its lengths or of length 1. The
+        mean is :math:`\sum w\rho / \sum w`, in which a single number would cancel. Differentiable.
     where : mx.array of bool, optional
-        Selects elements, broadcast to the data. Those left out have loss 0 and gradient 0,
-        whatever they hold, and do not count in a mean.
+        Selects elements; it has as many axes as the data, of its lengths or of length 1. Those left
+        out have loss 0 and gradient 0, whatever they hold, and do not count in a mean.
     axis : int or tuple of int, optional
         The axes to reduce over; all by default.
 
@@ -114,9 +114,10 @@ def cauchy_loss(
     TypeError
         If an array is complex or boolean (or ``where`` is not boolean), or no array at all.
     ValueError
-        If the shapes of predictions and targets differ; if scale, weights or where would widen the
-        data; if a number scale is not positive or NaN, or too small for the dtype; if reduction or
-        axis is unknown.
+        If the shapes of predictions and targets differ; if scale would widen the data; if weights
+        or where have other axes than the data, or weights are a single number under "mean"; if a
+        number scale is not positive or NaN, or too small for the dtype; if reduction or axis is
+        unknown.
 
     Notes
     -----
