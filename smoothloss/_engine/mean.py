@@ -32,31 +32,65 @@ def unit(shape: Sequence[int]) -> float:
     return 2.0 ** -math.ceil(math.log2(max(1, math.prod(shape))))
 
 
-def ratio(out: mx.array, total: mx.array) -> mx.array:
-    """``out / total``, but 0 with zero derivatives over nothing, where NaN still shows."""
-    some = total != 0
-    return out * some / mx.where(some, total, 1)
+def count(mask: mx.array, shape: tuple[int, ...], axes: Axes, dtype: mx.Dtype) -> mx.array:
+    """How many elements a mask selects along ``axes``, at least 1."""
+    own, repeats, kept = _shares(shape, axes, _of_rank(mask, shape).shape)
+    out = sum_over(_of_rank(mask, shape), own).reshape(kept).astype(dtype)
+    return mx.maximum(out if repeats == 1 else out * repeats, 1)
 
 
-def total(
-    row: Sequence[mx.array], shape: tuple[int, ...], axes: Axes, dtype: mx.Dtype, *, live: bool
+def inverse(
+    row: Sequence[mx.array], shape: tuple[int, ...], axes: Axes, kind: Kind, dtype: mx.Dtype
 ) -> mx.array:
-    """The sum over ``axes`` of a mask, or of weights, unit and, if any, mask, over data of a shape.
+    """One over the total, over ``axes``, of weights, unit and mask; 0 if the total is.
 
-    ``live`` says whether a transform is under way on the weights.
+    The row has weights, a unit unless the elements are few, and a mask if there is one.
     """
-    given = [v if v.ndim else v.reshape([1] * len(shape)) for v in row]
+    given = [_of_rank(v, shape) for v in row]
     own, repeats, kept = _shares(shape, axes, *(v.shape for v in given))
     if repeats == 0:
         return mx.zeros(kept, dtype)
-    if len(given) == 1:
-        out = sum_over(given[0], own)
-    elif live:
-        out = sum_of_selected(own, dtype)(*given)
+    if kind.few and not kind.masked:  # MLX's own adjoint sums nothing here
+        total = given[0].astype(mx.float64).sum(own)
+    elif kind.fixed:
+        total = summed_in_kernel(selected(dtype), given, own)
     else:
-        out = summed_in_kernel(selected(dtype), given, own)
-    out = out.reshape(kept).astype(dtype)
-    return out if repeats == 1 else out * repeats
+        total = sum_of_selected(own, dtype)(*given)
+    total = total.reshape(kept)
+    if repeats != 1:
+        total = total * repeats
+    return one_over(total) if kind.fixed or total.dtype == mx.float64 else careful_one_over(total)
+
+
+def one_over(total: mx.array) -> mx.array:
+    """The inverse, but 0 with zero derivatives at 0."""
+    some = total != 0
+    return mx.where(some, 1 / mx.where(some, total, 1), 0)
+
+
+# With a derivative that is finite where the square of the inverse is not.
+_custom = mx.custom_function(one_over)
+careful_one_over = cast(Elementwise, _custom)
+
+
+@_custom.vjp
+def _(total: mx.array, cotangent: mx.array, out: mx.array) -> mx.array:
+    return -(cotangent * out) * out
+
+
+@_custom.jvp
+def _(total: mx.array, tangent: mx.array) -> mx.array:
+    out = careful_one_over(total)
+    return -(tangent * out) * out
+
+
+@_custom.vmap
+def _(total: mx.array, axis: int) -> tuple[mx.array, int]:
+    return careful_one_over(total), axis
+
+
+def _of_rank(v: mx.array, shape: Sequence[int]) -> mx.array:
+    return v if v.ndim else v.reshape([1] * len(shape))
 
 
 @functools.lru_cache(maxsize=512)
@@ -74,18 +108,20 @@ def _shares(
 
 
 def selected(dtype: mx.Dtype) -> Elementwise:
-    """The function ``(weights, unit, *mask)`` that keeps the selected weights, in the unit."""
+    """The function ``(weights, *unit, *mask)`` that keeps the selected weights, in the unit."""
 
-    def keep(weights: mx.array, unit: mx.array, *mask: mx.array) -> mx.array:
-        out = weights.astype(dtype) * unit
-        return mx.where(mask[0], out, 0) if mask else out
+    def keep(weights: mx.array, *rest: mx.array) -> mx.array:
+        out = weights.astype(dtype)
+        for v in rest:
+            out = mx.where(v, out, 0) if v.dtype == mx.bool_ else out * v
+        return out
 
     return keep
 
 
 @functools.cache
 def sum_of_selected(axes: Axes, dtype: mx.Dtype) -> Elementwise:
-    """The function ``(weights, unit, *mask)`` that sums the selected weights over ``axes``.
+    """The function ``(weights, *unit, *mask)`` that sums the selected weights over ``axes``.
 
     It is linear in the weights, and its adjoint is a sum of the same kind: the cotangent, where it
     is selected, summed over the axes along which the weights were broadcast. MLX's own adjoint
@@ -95,16 +131,12 @@ def sum_of_selected(axes: Axes, dtype: mx.Dtype) -> Elementwise:
 
     @custom.vjp
     def vjp(row: Sequence[mx.array], cotangent: mx.array, _: mx.array) -> tuple[mx.array, ...]:
-        weights, unit, *mask = row
+        weights, *rest = row
         shape = data_shape(row)
-        cotangent = mx.broadcast_to(spread(cotangent, axes), shape) if mask else cotangent
-        if mask:
-            adjoint = sum_of_selected(widened(weights.shape, shape), dtype)
-            by_weights = adjoint(cotangent, unit, mx.broadcast_to(mask[0], shape))
-        else:
-            by_weights = mx.broadcast_to(spread(cotangent, axes) * unit, shape)
-        by_weights = by_weights.reshape(weights.shape).astype(weights.dtype)
-        return (by_weights, mx.zeros_like(unit), *map(mx.zeros_like, mask))
+        cotangent = mx.broadcast_to(spread(cotangent, axes), shape)
+        adjoint = sum_of_selected(widened(weights.shape, shape), dtype)
+        by_weights = adjoint(cotangent, *rest)
+        return (by_weights.reshape(weights.shape).astype(weights.dtype), *map(mx.zeros_like, rest))
 
     @custom.jvp
     def jvp(row: Sequence[mx.array], tangents: Sequence[mx.array | None]) -> mx.array:
@@ -121,10 +153,10 @@ def sum_of_selected(axes: Axes, dtype: mx.Dtype) -> Elementwise:
 
 
 class WeightedMean:
-    """The function ``(x, y, *thresholds, weights, unit, *mask, total)`` and its derivatives.
+    """The function ``(x, y, *thresholds, weights, *unit, *mask, inverse)`` and its derivatives.
 
-    The total, of the weights in the unit, is an argument, so that it is summed once. It has no
-    derivative here: that by the weights holds it already.
+    The inverse of the total is an argument, so that it is computed once. It has no derivative here:
+    that by the weights holds it already. Few elements are summed in float64, without a unit.
     """
 
     def __init__(self, kernel: Kernel, kind: Kind, dtype: mx.Dtype, axes: Axes) -> None:
@@ -146,7 +178,11 @@ class WeightedMean:
 
     def value(self, *row: mx.array) -> mx.array:
         """The mean."""
-        return ratio(self.sum.value(*row[:-1]), row[-1])
+        *flat, inverse = row
+        if self.kind.few:
+            losses = self.sum.elementwise(*flat).astype(mx.float64)
+            return (losses.sum(self.axes) * inverse).astype(self.dtype)
+        return self.sum.value(*flat) * inverse
 
     def by_weights(
         self, row: Sequence[mx.array], mean: mx.array, factor: mx.array, primal: mx.array | None
@@ -154,7 +190,7 @@ class WeightedMean:
         """The centred losses times a factor, summed to the shape of ``primal`` or over the axes."""
         *flat, _ = row
         arguments = [*flat[: self.place], spread(mean, self.axes), factor, *flat[self.place + 1 :]]
-        kind = self.kind._replace(checks=(*self.kind.checks, None), fixed=False)
+        kind = self.kind._replace(checks=(*self.kind.checks, None))
 
         def function(dtype: mx.Dtype, axes: Axes | None) -> Elementwise:
             return term(self.centred, kind, dtype, axes, 1)
@@ -167,39 +203,43 @@ class WeightedMean:
         self, row: Sequence[mx.array], cotangent: mx.array, mean: mx.array
     ) -> tuple[mx.array, ...]:
         """The cotangents of all arguments."""
-        *flat, total = row
-        scale = ratio(cotangent, total)
+        *flat, inverse = row
+        scale = (cotangent * inverse).astype(self.dtype)
         found = list(self.sum.vjp(flat, scale, mean))
-        weights = flat[self.place]
-        found[self.place] = self.by_weights(row, mean, spread(scale, self.axes), weights)
-        return (*found, mx.zeros_like(total))
+        if not self.kind.fixed:
+            weights = flat[self.place]
+            found[self.place] = self.by_weights(row, mean, spread(scale, self.axes), weights)
+        return (*found, mx.zeros_like(inverse))
 
     def jvp(self, row: Sequence[mx.array], tangents: Sequence[mx.array | None]) -> mx.array:
         """The tangent of the mean."""
-        *flat, total = row
+        *flat, inverse = row
         by_row = list(tangents[:-1])
         by_weights, by_row[self.place] = by_row[self.place], None
         out = self.sum.jvp(flat, by_row)
         if by_weights is not None:
             out = out + self.by_weights(row, self.value(*row), by_weights, None)
-        return ratio(out, total)
+        return (out * inverse).astype(self.dtype)
 
     def vmap(self, row: Sequence[mx.array], batch: Sequence[int | None]) -> tuple[mx.array, int]:
         """The means of a batch, whose axis is the first of the result."""
-        *flat, total = row
-        *axes, of_total = batch
+        *flat, inverse = row
+        *axes, of_inverse = batch
         rank = largest_rank(flat, axes) - len(self.axes)
-        (total,) = batch_first([total], [of_total], rank)
+        (inverse,) = batch_first([inverse], [of_inverse], rank)
         inner = tuple(a + 1 for a in self.axes)
-        batched = weighted_mean(self.kernel, self.kind._replace(few=False), self.dtype, inner)
-        return batched(*batch_first(flat, axes), total), 0
+        batched = weighted_mean(self.kernel, self.kind, self.dtype, inner)
+        return batched(*batch_first(flat, axes), inverse), 0
 
 
-def weighted_mean(kernel: Kernel, kind: Kind, dtype: mx.Dtype, axes: Axes) -> Elementwise:
+def weighted_mean(
+    kernel: Kernel, kind: Kind, dtype: mx.Dtype, axes: Axes, *, traced: bool = True
+) -> Elementwise:
     """The function of a :class:`WeightedMean`, built once for each kernel and kind of call."""
-    key = (WeightedMean, kind, dtype, axes)
+    key = (WeightedMean, kind, dtype, axes, traced)
     if key not in kernel.terms:
-        kernel.terms[key] = WeightedMean(kernel, kind, dtype, axes).function()
+        made = WeightedMean(kernel, kind, dtype, axes)
+        kernel.terms[key] = made.function() if traced else made.value
     return cast(Elementwise, kernel.terms[key])
 
 

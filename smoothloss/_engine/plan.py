@@ -11,7 +11,7 @@ import mlx.core as mx
 from . import inputs
 from .inputs import scalar
 from .kernel import Kernel
-from .mean import total, unit, weighted_mean
+from .mean import count, inverse, unit, weighted_mean
 from .sums import FEW, Axes, Elementwise, on_cpu
 from .term import Kind, term
 from .tracing import traced
@@ -45,7 +45,8 @@ class Plan:
         self.result = dtype if reduction == "none" else compute
         self.over = None if reduction == "none" else axes
         self.rounded = self.result != dtype
-        self.given = int(kind.factors > 0) * 2 + int(kind.masked)  # of weights, unit and mask
+        self.weighted = self.mean and kind.factors > 0
+        self.masked = self.mean and kind.masked and not self.weighted
         self.count = float(math.prod(shape[a] for a in axes) or 1)
         self.functions: dict[tuple[bool, bool], Elementwise] = {}
 
@@ -58,34 +59,28 @@ class Plan:
             for slot in self.slots
         ]
         function = self.functions.get((rules, live)) or self.function(rules, live)
-        if not self.mean:
-            out = function(x, y, *row)
-        elif not self.given:
-            out = function(x, y, *row) / scalar(self.count, self.compute, rules)
+        if self.weighted:
+            kind = self.kind._replace(fixed=not live)
+            weighting = row[len(kind.checks) :]
+            one_over = inverse(weighting, self.shape, self.axes, kind, self.compute)
+            out = function(x, y, *row, one_over)
         else:
-            out = self.over_total(function, x, y, row, live)
+            out = function(x, y, *row)
+        if self.masked:
+            out = out / count(row[-1], self.shape, self.axes, self.compute)
+        elif self.mean and not self.weighted:
+            out = out / scalar(self.count, self.compute, rules)
         # Reductions take the losses as computed; half types are rounded once, here.
         return out.astype(self.dtype) if self.rounded else out
-
-    def over_total(
-        self, function: Elementwise, x: mx.array, y: mx.array, row: list[mx.array], live: bool
-    ) -> mx.array:
-        """The mean over what weights and mask select."""
-        whole = total(row[-self.given :], self.shape, self.axes, self.compute, live=live)
-        if not self.kind.factors:
-            return function(x, y, *row) / mx.maximum(whole, 1)
-        if live:
-            return function(x, y, *row, whole)
-        # Nobody differentiates the total: over nothing it may be infinite.
-        return function(x, y, *row) / mx.where(whole == 0, mx.inf, whole)
 
     def function(self, rules: bool, live: bool) -> Elementwise:
         """The term, where a transform is under way (``rules``), and on more than x and y."""
         kind = self.kind._replace(fixed=not live)
-        if live and self.mean and kind.factors:
-            function = weighted_mean(self.kernel, kind, self.compute, self.axes)
-        else:
-            function = term(self.kernel, kind, self.result, self.over, traced=rules)
+        function = (
+            weighted_mean(self.kernel, kind, self.compute, self.axes, traced=rules)
+            if self.weighted
+            else term(self.kernel, kind, self.result, self.over, traced=rules)
+        )
         self.functions[rules, live] = function
         return function
 
@@ -106,13 +101,14 @@ def prepare(
     x, y, dtype, compute = inputs.data(name, data_names, x, y)
     shape, *_, weights, where = x.shape, *given
     axes = inputs.axes(name, reduction, axis, len(shape))
+    few = 0 < x.size <= FEW and axis is None and compute == mx.float32 and on_cpu()
     theta, checks = inputs.thresholds(name, loss.thresholds, chosen, shape, compute)
     row: list[float | mx.array] = [*theta]
     factors = 0
     if weights is not None:
         row.append(inputs.weighting(name, weights, shape, compute, reduction))
         factors = 1
-        if reduction == "mean":
+        if reduction == "mean" and not few:
             row.append(unit(shape))
             factors = 2
     if where is not None:
@@ -123,6 +119,5 @@ def prepare(
     for slot, value in zip(slots, row, strict=True):
         if isinstance(slot, int):
             given[slot] = value
-    few = 0 < x.size <= FEW and axis is None and compute == mx.float32 and on_cpu()
     kind = Kind(x.dtype, y.dtype, checks, factors, where is not None, few=few)
     return Plan(loss.kernel, kind, slots, shape, axes, reduction, dtype, compute), x, y
