@@ -108,6 +108,20 @@ def test_run_on_own_data(
     assert size(tmp_path / "my.png") == (1200, 750)
 
 
+def test_only_line_ends_end_lines() -> None:
+    """Not what Unicode also calls one."""
+    others = "\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+    table = data.parse(f"a{others}b,c\r1,2\r\n2,4\n3,{others}6\n", "my.csv")
+    assert table.y.tolist() == [2, 4, 6]
+    assert (table.x_name, table.y_name) == ("a" + "\N{REPLACEMENT CHARACTER}" * 8 + "b", "c")
+
+
+def test_errors_are_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "my.csv"
+    file.write_text(f"{'a' * 5000},b\n1,2\n{'z' * 5000},3\n", encoding="utf-8")
+    assert len(refused(capsys, "--data", str(file))) < 300 + len(str(file))
+
+
 def test_run_says_what_did_not_converge(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
