@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from ._demo import data, report
+from ._demo import data, output, report
 from ._demo.fit import LOSSES, Fit, fit
 
-PROGRAM = "python -m smoothloss"
+PROGRAM = output.SOFTWARE
 DESCRIPTION = """\
 Fit a line to data by gradient descent under mean squared error, L1, smooth L1 (beta = 1) and
 Huber's loss (delta = 1.345 times the scale of the residuals), and compare. The data are
@@ -22,14 +21,26 @@ example:
   {PROGRAM} --loss mse,huber --data my.csv --out my.png
 
 The file has two columns of numbers, x and y, separated by a comma. A first line without
-numbers names them. Exit codes: 0 converged, 1 not converged, 2 wrong input."""
+numbers names them. The picture replaces an earlier one of this program, any other file only
+with --force, and the data never.
+
+exit codes:
+  0    every fit converged
+  1    a fit did not converge
+  2    wrong input, or output that cannot be written
+  130  Ctrl-C"""
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
+    """A parser whose errors are one line, and whose help goes to any stdout."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{PROGRAM}: error: {message}\n")
+        output.complain(message)
+        self.exit(2)
+
+    def print_help(self, file: object = None) -> None:
+        if problem := output.show(self.format_help().rstrip()):
+            self.error(f"standard output: {problem}")
 
 
 def _losses(text: str) -> list[str]:
@@ -61,21 +72,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", metavar="PNG", help="the picture (default: phones.png, or named after the CSV)"
     )
+    parser.add_argument(
+        "--force", action="store_true", help="let the picture replace any file but the data"
+    )
     return parser
-
-
-def _unwritable(path: str) -> str | None:
-    """Return what keeps ``path`` from being written, which should show before the training."""
-    file = Path(path)
-    if file.is_dir():
-        return f"--out {path}: a directory; expected a file. Name a file in it."
-    if file.suffix.lower() != ".png":
-        return f"--out {path}: found no PNG; expected a name ending in .png. Rename it."
-    if not file.parent.is_dir():
-        return f"--out {path}: no folder {file.parent}; expected an existing one. Create it first."
-    if not os.access(file if file.exists() else file.parent, os.W_OK):
-        return f"--out {path}: no permission; expected a place that can be written. Choose another."
-    return None
 
 
 def _train(names: Sequence[str], table: data.Table) -> list[Fit]:
@@ -98,13 +98,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     shipped = options.data is None
-    out = options.out or Path("phones.csv" if shipped else options.data).stem + ".png"
+    out = options.out
+    if out is None:
+        out = Path("phones.csv" if shipped else options.data).stem + ".png"
     try:
         table = data.phones() if shipped else data.read(options.data)
     except data.DataError as error:
         parser.error(str(error))
-    if problem := _unwritable(out):
-        parser.error(problem)
+    if problem := output.refusal(out, options.data, force=options.force):
+        parser.error(f"--out {out}: {problem}")
     try:
         import matplotlib  # noqa: F401
         import tqdm  # noqa: F401
@@ -112,17 +114,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"{error.name} is missing. Install it with pip install 'smoothloss[demo]'.")
 
     fits = _train(list(dict.fromkeys(options.loss or LOSSES)), table)
-    print(report.table(fits, shipped=shipped))
-    try:
-        report.picture(table, fits, out, shipped=shipped)
-    except OSError as error:
-        parser.error(f"--out {out}: {error.strerror}; expected a writable file. Choose another.")
-    print(f"Picture: {out}")
+    return _report(fits, table, out, shipped=shipped)
+
+
+def _report(fits: Sequence[Fit], table: data.Table, out: str, *, shipped: bool) -> int:
+    """Draw, print and return the exit code. What cannot be written does not keep back the rest."""
+    text = report.table(fits, shipped=shipped)
+    no_picture = output.write(out, report.picture(table, fits, shipped=shipped))
+    no_text = output.show(text if no_picture else f"{text}\nPicture: {out}")
+    if no_picture:
+        output.complain(f"--out {out}: {no_picture}")
+    if no_text:
+        output.complain(f"standard output: {no_text}")
     failed = [f"{f.loss} (in {f.steps} steps)" for f in fits if not f.converged]
     if failed:
-        print(f"{PROGRAM}: error: not converged: {', '.join(failed)}", file=sys.stderr)
-    return 1 if failed else 0
+        output.complain(f"not converged: {', '.join(failed)}")
+    return 2 if no_picture or no_text else int(bool(failed))
 
 
 if __name__ == "__main__":
+    output.prepare()
     sys.exit(main())

@@ -191,13 +191,60 @@ def test_beta_is_in_units_of_the_data() -> None:
     assert f.intercept - f.slope * 1e6 - 3 == pytest.approx(intercept, rel=1e-4)
 
 
-def test_one_outlier_of_any_size() -> None:
+@pytest.mark.parametrize("unit", [1.0, 1e-20])
+@pytest.mark.parametrize("outlier", [1e9, 1e25, -1e30])
+def test_outliers_of_any_size(outlier: float, unit: float) -> None:
+    """Once far away, an outlier pulls the same, however far; but squared error follows it."""
     x, y = outliers(0)
-    y[0] = 1e9
-    for loss in ("smooth_l1", "huber"):
+    near, far = y.copy(), unit * y
+    near[:3], far[:3] = np.copysign(1e4, outlier), outlier
+    fits = {loss: fit(loss, table(x, far)) for loss in LOSSES}
+    assert all(f.converged for f in fits.values())
+
+    def line(f: Fit) -> Line:
+        return f.slope / unit, f.intercept / unit
+
+    least = np.abs(residuals(x, near, least_absolute(x, near)[0])).sum()
+    assert np.abs(residuals(x, near, line(fits["l1"]))).sum() == pytest.approx(least, rel=1e-6)
+    assert line(fits["huber"]) == pytest.approx(huber(x, near), rel=1e-4)
+    if unit == 1:
+        assert line(fits["smooth_l1"]) == pytest.approx(smooth_l1(x, near), rel=1e-4)
+    mse = fits["mse"]
+    assert (mse.slope, mse.intercept) == pytest.approx(least_squares(x, far), rel=1e-4)
+
+
+@pytest.mark.parametrize("bulk", [0.0, 7.0, 1e-40])
+def test_outlier_of_a_constant(bulk: float) -> None:
+    x, y = np.arange(12.0), np.full(12, bulk)
+    y[3], y[7] = bulk / 2, 1e25
+    for loss in ("l1", "huber"):
         f = fit(loss, table(x, y))
         assert f.converged
-        assert (f.slope, f.intercept) == pytest.approx(ORACLES[loss](x, y), rel=1e-4)
+        assert (f.slope, f.intercept) == pytest.approx((0, bulk), abs=1e-6)
+
+
+@pytest.mark.parametrize("noise", [0.0, 6e-17])
+def test_more_than_half_are_equal_but_for_rounding(noise: float) -> None:
+    x = np.arange(20.0)
+    y = 0.3 + 0.1 * np.maximum(x - 10, 0) + noise * (x % 2)
+    f = fit("l1", table(x, y))
+    least = np.abs(residuals(x, y, least_absolute(x, y)[0])).sum()
+    assert f.converged
+    assert np.abs(residuals(x, y, (f.slope, f.intercept))).sum() == pytest.approx(least, rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_values_whose_mean_is_rounded(loss: str) -> None:
+    x = 1e16 + np.array([0.0, 2, 4, 6])
+    f = fit(loss, table(x, np.array([0.0, 2, 0, 4])))
+    assert f.converged
+    if loss == "mse":
+        assert f.slope == pytest.approx(0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("path", [np.nan, np.inf])
+def test_no_convergence_without_a_number(path: float) -> None:
+    assert not Fit("l1", np.nan, np.nan, np.nan, 100, path).converged
 
 
 @pytest.mark.parametrize("loss", LOSSES)

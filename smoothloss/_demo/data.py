@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from importlib import resources
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,15 +70,15 @@ def parse(text: str, source: str) -> Table:
     rows = _rows(text, source)
     names = ["x", "y"]
     if rows and all(_number(cell) is None for cell in rows[0][1]):
-        names = [cell or name for cell, name in zip(rows.pop(0)[1], names, strict=True)]
+        names = [_shown(cell) or name for cell, name in zip(rows.pop(0)[1], names, strict=True)]
     points = []
     for line, cells in rows:
         for column, (name, cell) in enumerate(zip(names, cells, strict=True), 1):
             if (value := _number(cell)) is None or not abs(value) <= LARGEST:
                 wanted = "a number" if value is None else f"a finite number up to {LARGEST:g}"
                 raise DataError(
-                    f"{source}, line {line}, column {column} ({name}): found {cell!r}, expected "
-                    f"{wanted}. Correct it or delete the line."
+                    f"{source}, line {line}, column {column} ({name}): found {short(cell)}, "
+                    f"expected {wanted}. Correct it or delete the line."
                 )
         points.append([float(cell) for cell in cells])
     if len(points) < 3:
@@ -91,7 +93,7 @@ def parse(text: str, source: str) -> Table:
 
 def _rows(text: str, source: str) -> list[tuple[int, list[str]]]:
     """Return the lines that are not blank, as (line number, cells)."""
-    reader = csv.reader(text.splitlines(keepends=True), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=None), strict=True)
     rows = []
     try:
         for row in reader:
@@ -111,6 +113,12 @@ def _rows(text: str, source: str) -> list[tuple[int, list[str]]]:
             f"by a comma. Correct the line."
         ) from None
     return rows
+
+
+def _shown(name: str) -> str:
+    """Return a name that fits into one line of a picture or a terminal, and does nothing there."""
+    printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+    return printable if len(printable) <= 40 else printable[:39] + "…"
 
 
 def _number(text: str) -> float | None:

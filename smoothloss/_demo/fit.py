@@ -23,7 +23,7 @@ import numpy as np
 
 import smoothloss as sl
 
-from .data import Column, Table
+from .data import LARGEST, Column, Table
 
 ROUND = 100
 MAX_STEPS = 100_000
@@ -31,6 +31,8 @@ TOLERANCE = 1e-6
 """Of a round's path relative to the line; float32 resolves little more."""
 TURNING = 0.003
 """The part of its path by which the line must get ahead for the learning rate to stay."""
+
+TINY = float(np.finfo(np.float32).tiny)
 
 Line = dict[str, mx.array]
 Objective = Callable[[mx.array, mx.array, float], mx.array]
@@ -82,13 +84,17 @@ LOSSES: dict[str, Objective] = {
 
 
 def fit(loss: str, table: Table, progress: Progress = lambda steps, path: None) -> Fit:
-    """Fit ``y = intercept + slope * x`` under the named loss, from the horizontal at the mean.
+    """Fit ``y = intercept + slope * x`` under the named loss, from the horizontal at the median.
 
     With the scale estimated alongside, Huber's loss may have several solutions; this finds one.
     """
-    u, x_center, x_scale = _standardised(table.x, float(np.mean(table.x)))
-    # Centred at the median, the bulk keeps its digits in float32, however far the outliers.
-    v, y_center, y_scale = _standardised(table.y, float(np.median(table.y)))
+    x_center, x_scale = float(np.mean(table.x)), float(np.std(table.x))
+    y_center = float(np.median(table.y))
+    y_scale = _scale(loss, table.y, y_center)
+    deviations = (table.x - x_center) / x_scale
+    # Far from 0, the first mean is rounded.
+    u = _float32(deviations - np.mean(deviations))
+    v = _float32((table.y - y_center) / y_scale)
     unit = 1 / y_scale
 
     def predictions(line: Line) -> mx.array:
@@ -97,7 +103,7 @@ def fit(loss: str, table: Table, progress: Progress = lambda steps, path: None) 
     def objective(line: Line) -> mx.array:
         return LOSSES[loss](predictions(line), v, unit)
 
-    line = {"intercept": mx.mean(v), "slope": mx.array(0.0)}
+    line = {"intercept": mx.array(0.0), "slope": mx.array(0.0)}
     # Under a wide beta gradients are of the order of 1/beta, which beta as the rate makes up for.
     optimizer = optim.SGD(learning_rate=max(1.0, unit) if loss == "smooth_l1" else 1.0)
     optimizer.init(line)
@@ -122,7 +128,7 @@ def fit(loss: str, table: Table, progress: Progress = lambda steps, path: None) 
             start, since = (a, b), 0.0
 
         scale = _number(mad(predictions(line) - v))
-        path = travelled / max(abs(a), abs(b), scale, 1e-12)
+        path = travelled and travelled / max(abs(a), abs(b), scale, TINY)
         progress(steps, path)
 
     slope = b * y_scale / x_scale
@@ -143,11 +149,20 @@ def _compiled(
     return mx.compile(step, inputs=state, outputs=state)
 
 
-def _standardised(values: Column, center: float) -> tuple[mx.array, float, float]:
-    """Return the standardised values in float32, their centre and their scale."""
-    # The deviation of a constant column may be rounding error.
-    scale = float(np.std(values)) if np.ptp(values) else 1.0
-    return mx.array(((values - center) / scale).astype(np.float32)), center, scale
+def _scale(loss: str, y: Column, center: float) -> float:
+    """Return what y is measured by.
+
+    Least squares follows the outliers. All others follow the bulk, which in units of its own keeps
+    its digits in float32, however far the outliers are.
+    """
+    bulk = float(np.median(np.abs(y - center)))
+    rounding = max(1 / LARGEST, 1e-12 * abs(center))
+    return bulk if loss != "mse" and bulk > rounding else float(np.std(y - center)) or 1.0
+
+
+def _float32(values: Column) -> mx.array:
+    """Convert, with LARGEST for values beyond it: a bounded gradient is the same there."""
+    return mx.array(np.clip(values, -LARGEST, LARGEST).astype(np.float32))
 
 
 def _number(scalar: mx.array) -> float:

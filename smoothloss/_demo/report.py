@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,7 @@ import numpy as np
 
 from .data import Column, Table
 from .fit import ROUND, TOLERANCE, Fit
+from .output import SOFTWARE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,8 +78,8 @@ def _digits(value: float) -> str:
     return f"{value:#.6g}".rstrip(".")
 
 
-def picture(data: Table, fits: Sequence[Fit], path: str, *, shipped: bool) -> None:
-    """Draw the points and the lines into a PNG file."""
+def picture(data: Table, fits: Sequence[Fit], *, shipped: bool) -> bytes:
+    """Draw the points and the lines, and return the PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
@@ -89,11 +92,16 @@ def picture(data: Table, fits: Sequence[Fit], path: str, *, shipped: bool) -> No
         _phones(data, axes)
     else:
         axes.plot(data.x, data.y, "o", color=INK, markersize=4)
-        axes.set_xlabel(_plain(data.x_name))
-        axes.set_ylabel(_plain(data.y_name))
+        axes.set_xlabel(data.x_name, parse_math=False)
+        axes.set_ylabel(data.y_name, parse_math=False)
     _label(fits, ends, axes)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, format="png")
+    png = io.BytesIO()
+    with warnings.catch_warnings():
+        # A character that the font lacks is drawn as a box, which says enough.
+        warnings.filterwarnings("ignore", "Glyph")
+        figure.savefig(png, format="png", metadata={"Software": SOFTWARE})
+    return png.getvalue()
 
 
 def _phones(data: Table, axes: Axes) -> None:
@@ -121,8 +129,3 @@ def _label(fits: Sequence[Fit], ends: Column, axes: Axes) -> None:
         height = min(right, height - 0.045 * (high - low))
         x = ends[1] + 0.01 * (ends[1] - ends[0])
         axes.text(x, height, f.loss, color=STYLES[f.loss][0], verticalalignment="center")
-
-
-def _plain(name: str) -> str:
-    """Keep matplotlib from reading dollars as mathematics."""
-    return name.replace("$", r"\$")
