@@ -76,8 +76,9 @@ class RobustNorm:
     Notes
     -----
     All are elementwise, computed in float32 for half types, and NaN at NaN. rho and psi have their
-    derivatives by hand under every transform; MLX differentiates the weight. The error bounds of
-    rho and psi are those of the loss; the weight, whose product with r is psi within 8 ulp, is
+    derivatives by hand under every transform; MLX differentiates the weight. As in statsmodels,
+    calling the norm is rho, ``weights`` is weight and ``psi_deriv`` is psi_prime. The error bounds
+    of rho and psi are those of the loss; the weight, whose product with r is psi within 8 ulp, is
     tested to be finite or the limit at r = 0 (inf for L1).
 
     References
@@ -127,8 +128,10 @@ class RobustNorm:
         return self.loss.member(list(self.thresholds.values()))[0]
 
     def rho(self, r: Array) -> mx.array:
-        """Return the loss of each residual."""
+        """Return the loss of each residual, as calling the norm does."""
         return self._at(self._member.kernel, r)
+
+    __call__ = rho
 
     def psi(self, r: Array) -> mx.array:
         """Return the influence, the derivative of rho."""
@@ -141,6 +144,10 @@ class RobustNorm:
     def weight(self, r: Array) -> mx.array:
         """Return psi(r)/r, with its limit at r = 0."""
         return self._at(self._member.weight_kernel, r)
+
+    # The names of statsmodels.
+    psi_deriv = psi_prime
+    weights = weight
 
     def _at(self, kernel: Kernel, r: Array) -> mx.array:
         x, _, dtype, compute = inputs.data("RobustNorm", ("r", "r"), r, r)

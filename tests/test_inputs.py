@@ -3,7 +3,9 @@
 import functools
 import math
 import re
+from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -116,7 +118,7 @@ BAD_DATA = {
         r"shape \(4, 1\) .*\(4,\).*never broadc",
     ),
     "shapes": (X, mx.ones((3, 4)), ValueError, "must have the same shape"),
-    "complex": (X.astype(mx.complex64), X, TypeError, "complex64.*real part"),
+    "complex": (X.astype(mx.complex64), X, TypeError, "complex64.*Pass mx.abs"),
     "bool": (X > 0, X, TypeError, r"bool.*astype\(mx.float32\)"),
     "list": ([1.0], X, TypeError, r"of type list.*mx.array\(\.\.\.\)"),
     "float": (X, 1.0, TypeError, "of type float"),
@@ -183,6 +185,95 @@ def test_bad_options(entry: Entry, kind: str) -> None:
         entry.function(X, X, **{"reduction": "sum", **keywords})
     assert str(raised.value).startswith(f"{entry.name}: ")
     assert str(raised.value).endswith(".")
+
+
+def cured(call: Callable[..., object], *row: object, **keywords: object) -> str:
+    """The cure of the error that a call raises."""
+    with pytest.raises((TypeError, ValueError)) as raised:
+        call(*row, **keywords)
+    return str(raised.value)[:-1].rsplit(". Pass ", 1)[1]
+
+
+@pytest.mark.parametrize("axis", [np.array([0, 1]), mx.array([0, 1]), np.array(1), mx.array(1)])
+def test_an_array_as_axis_says_how_to_make_it_a_tuple(entry: Entry, axis: object) -> None:
+    x, y = mx.ones((4, 3)), mx.zeros((4, 3))
+    for given in (axis, (axis,), [axis]):
+        if np.array(axis).ndim and given is not axis:
+            continue
+        cure = cured(entry.function, x, y, reduction="sum", axis=given)
+        right = eval(cure.removeprefix("axis="), {"axis": given})
+        want = entry.function(x, y, reduction="sum", axis=tuple(np.atleast_1d(axis).tolist()))
+        assert same_bits(entry.function(x, y, reduction="sum", axis=right), want)
+
+
+@pytest.mark.parametrize("number", [1.0, 2, np.float32(0.5)])
+def test_a_number_beside_an_array_says_how_to_widen_it(entry: Entry, number: object) -> None:
+    array, names = mx.ones((4, 3)), entry.loss.data_names
+    full = mx.full((4, 3), float(number))
+    for place in range(2):
+        row = [number, array] if place == 0 else [array, number]
+        if isinstance(number, np.generic):
+            continue  # an array of no axes
+        cure = cured(entry.function, *row, reduction="none")
+        right = eval(cure, {"mx": mx, names[1 - place]: array})
+        fixed = [right, array] if place == 0 else [array, right]
+        want = [full, array] if place == 0 else [array, full]
+        assert same_bits(
+            entry.function(*fixed, reduction="none"), entry.function(*want, reduction="none")
+        )
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("kind", [mx.array, np.array])
+def test_complex_data_are_told_how_to_measure_their_distance(
+    entry: Entry, kind: Callable[..., Any], place: int
+) -> None:
+    z = [kind([3 + 4j, 0j]), mx.zeros(2)][:: -1 if place else 1]
+    first, second = entry.loss.data_names
+    cure = cured(entry.function, *z, reduction="none")
+    assert cure.endswith(" and zeros of its shape")
+    names = {"mx": mx, first: mx.array(z[0]), second: mx.array(z[1])}
+    distance = eval(cure.removesuffix(" and zeros of its shape"), names)
+    want = entry.function(mx.array([5.0, 0.0]), mx.zeros(2), reduction="none")
+    assert same_bits(entry.function(distance, mx.zeros(2), reduction="none"), want)
+
+
+def test_numpy_s_float64_beside_float64_keeps_its_digits(entry: Entry) -> None:
+    """Alone it becomes float32, as in MLX."""
+    rng = np.random.default_rng(0)
+    x, y, w = (rng.uniform(0.1, 1, (3, 4)) for _ in range(3))
+    theta = {t.name: rng.uniform(0.3, 0.9, 4) for t in entry.loss.thresholds}
+    wide = [mx.array(v, mx.float64) for v in (x, y, w)]
+    broad = {name: mx.array(v, mx.float64) for name, v in theta.items()}
+    f = functools.partial(entry.function, reduction="sum")
+    want = f(wide[0], wide[1], **broad, weights=wide[2])
+    for a, b in ((wide[0], y), (x, wide[1]), (wide[0], wide[1])):
+        assert same_bits(f(a, b, **theta, weights=w), want)
+    assert f(x, y, **theta, weights=w).dtype == mx.float32
+
+
+INTEGERS = [mx.uint8, mx.int8, mx.int16, mx.uint32, mx.int32, mx.int64, mx.uint64]
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_the_difference_of_integers_is_exact(entry: Entry, dtype: mx.Dtype) -> None:
+    """Those of 2^24 and more are no float32, and unsigned ones have no negative difference."""
+    most = int(mx.iinfo(dtype).max)
+    narrow = np.dtype(str(dtype).rsplit(".", 1)[1])
+    x = np.array([3, 5, most, most - 2, most // 2], narrow)
+    y = np.array([5, 3, most - 1, most, most // 2 - 7], narrow)
+    a, b = mx.array(x), mx.array(y)
+    r = mx.array([-2.0, 2.0, 1.0, -2.0, 7.0])
+    for reduction in ("none", "mean", "sum"):
+        f = functools.partial(entry.function, reduction=reduction)
+        assert same_bits(f(a, b), f(r, mx.zeros(5)))
+        assert same_bits(f(x, y), f(r, mx.zeros(5)))
+        assert same_bits(mx.compile(f)(a, b), mx.compile(f)(r, mx.zeros(5)))
+    w, mask = mx.array([1.0, 2.0, 3.0, 4.0, 5.0]), mx.array([True, False, True, True, True])
+    f = functools.partial(entry.function, reduction="mean", where=mask)
+    assert same_bits(f(a, b, weights=w), f(r, mx.zeros(5), weights=w))
+    by = [mx.grad(lambda w, d=d: f(*d, weights=w))(w) for d in ((a, b), (r, mx.zeros(5)))]
+    assert same_bits(*by)
 
 
 BAD_THRESHOLDS = {

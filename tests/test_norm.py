@@ -169,3 +169,41 @@ def test_a_norm_with_a_closed_form_is_pickled(alpha: float) -> None:
     norm = sl.RobustNorm(sl.general_loss, alpha=alpha)
     copy = pickle.loads(pickle.dumps(norm))
     assert copy.rho(mx.array(0.7)).item() == norm.rho(mx.array(0.7)).item()
+
+
+def test_the_names_of_statsmodels(entry: Entry) -> None:
+    r = mx.random.normal((50,)) * 2
+    norm = sl.RobustNorm(entry.function, **thresholds(entry, 0.7))
+    assert same_bits(norm(r), norm.rho(r))
+    assert same_bits(norm.weights(r), norm.weight(r))
+    assert same_bits(norm.psi_deriv(r), norm.psi_prime(r))
+
+
+@pytest.mark.parametrize("name", ["huber_loss", "pseudo_huber_loss"])
+@pytest.mark.parametrize("as_array", [False, True])
+def test_a_residual_of_0_has_weight_1_even_at_delta_0(name: str, as_array: bool) -> None:
+    r = mx.array([0.0, -0.0, 1e-30, 2.0, float("inf"), float("nan")])
+    for delta in (0.0, 1e-45, 1e-30, 1.0, 3e38):
+        norm = sl.RobustNorm(getattr(sl, name), delta=mx.array(delta) if as_array else delta)
+        w = norm.weight(r)
+        assert w[:2].tolist() == [1, 1]
+        assert w[4].item() == 0
+        assert mx.isnan(w[5])
+        if delta == 0:
+            assert w[2:4].tolist() == [0, 0]
+        near = mx.array([0.0, -0.0, 2.0])
+        by_r = mx.grad(lambda r, norm=norm: norm.weight(r).sum())(near)
+        assert mx.isfinite(by_r).all()
+
+
+def test_copies_and_pickles_of_every_norm(entry: Entry) -> None:
+    """After use as before, with any thresholds; a copy holds no more than the norm."""
+    r = mx.array([0.3, -2.0])
+    for value in (0.5, 1.0, mx.array([0.5, 1.0])):
+        norm = sl.RobustNorm(entry.function, **thresholds(entry, value))
+        size = len(pickle.dumps(norm))
+        norm.rho(r), norm.weight(r), norm.psi_prime(r)
+        for same in (copy.copy(norm), copy.deepcopy(norm), pickle.loads(pickle.dumps(norm))):
+            assert same_bits(same.psi(r), norm.psi(r))
+            assert same.loss is norm.loss
+        assert len(pickle.dumps(norm)) == size

@@ -25,12 +25,29 @@ def is_array(value: object) -> bool:
     return isinstance(value, mx.array | np.ndarray)
 
 
-def as_array(function: str, name: str, value: object, *, boolean: bool = False) -> mx.array:
-    """``value`` as an ``mx.array`` of real numbers (or of booleans)."""
+def as_array(
+    function: str,
+    name: str,
+    value: object,
+    *,
+    boolean: bool = False,
+    wide: bool = False,
+    beside: str | None = None,
+) -> mx.array:
+    """``value`` as an ``mx.array`` of real numbers (or of booleans).
+
+    MLX takes NumPy's float64 for float32, which beside float64 (``wide``) would lose digits.
+    ``beside`` names the array whose shape data must have.
+    """
     if type(value) is mx.array and not boolean and value.dtype in _COMMON:
         return value
     wanted = "a boolean array" if boolean else "an array of real numbers"
     got, cure = type(value).__name__, "Convert it with mx.array(...)."
+    part = f"Pass mx.abs({name} - {beside}) and zeros of its shape." if beside else PART
+    if hasattr(value, "raw") and hasattr(value, "value"):  # Learned
+        cure = "Pass its value, as in learned.value."
+    elif beside and is_number(value):
+        cure = f"Pass mx.full({beside}.shape, {value})."
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
             f"{function}: `{name}` is a masked array, whose mask would be lost; expected {wanted}. "
@@ -38,17 +55,18 @@ def as_array(function: str, name: str, value: object, *, boolean: bool = False) 
         )
     if isinstance(value, np.ndarray | np.generic):
         got = f"{got} of dtype {value.dtype}"
-        cure = PART if value.dtype.kind == "c" else "Convert it with .astype(np.float32)."
+        cure = part if value.dtype.kind == "c" else "Convert it with .astype(np.float32)."
         if value.dtype.kind in _NUMPY_KINDS and value.dtype.itemsize <= 8:
             native = value.dtype.newbyteorder("=")
-            value = mx.array(np.ascontiguousarray(value, native).reshape(value.shape))
+            dtype = mx.float64 if wide and native == np.float64 else None
+            value = mx.array(np.ascontiguousarray(value, native).reshape(value.shape), dtype)
     if not isinstance(value, mx.array):
         raise TypeError(f"{function}: `{name}` is of type {got}; expected {wanted}. {cure}")
     if boolean != (value.dtype == mx.bool_) or value.dtype == mx.complex64:
         cure = (
             "Compare first, as in where=mask > 0."
             if boolean
-            else PART
+            else part
             if value.dtype == mx.complex64
             else "Convert it with .astype(mx.float32); pass masks as where=..."
         )
@@ -75,8 +93,10 @@ def data(
         dtype = x.dtype
         if dtype in _COMMON and dtype == y.dtype and x.shape == y.shape:
             return x, y, dtype, mx.float32
-    a = as_array(function, names[0], x)
-    b = as_array(function, names[1], y)
+    wide = any(type(v) is mx.array and v.dtype == mx.float64 for v in (x, y))
+    beside = [name if is_array(v) else None for name, v in zip(names, (x, y), strict=True)]
+    a = as_array(function, names[0], x, wide=wide, beside=beside[1])
+    b = as_array(function, names[1], y, wide=wide, beside=beside[0])
     if a.shape != b.shape:
         raise ValueError(
             f"{function}: `{names[0]}` has shape {a.shape} and `{names[1]}` {b.shape}; they must "
@@ -155,7 +175,8 @@ def thresholds(
     checks: list[Check] = []
     for spec, value in zip(specs, values, strict=True):
         if is_array(value):
-            theta.append(_fits(function, spec.name, as_array(function, spec.name, value), shape))
+            array = as_array(function, spec.name, value, wide=dtype == mx.float64)
+            theta.append(_fits(function, spec.name, array, shape))
             checks.append(spec)
         else:
             number = spec.checked(function, value, dtype)
@@ -168,7 +189,8 @@ def weighting(
     function: str, value: object, shape: Sequence[int], dtype: mx.Dtype, reduction: object
 ) -> float | mx.array:
     """The weights, a float or an array."""
-    array = None if is_number(value) else as_array(function, "weights", value)
+    wide = dtype == mx.float64
+    array = None if is_number(value) else as_array(function, "weights", value, wide=wide)
     if reduction == "mean" and (array is None or array.ndim == 0):
         raise ValueError(
             f"{function}: `weights` is a single number, which cancels in a mean; expected an array "
@@ -215,6 +237,13 @@ def axes(function: str, reduction: object, axis: object, ndim: int) -> tuple[int
     given: Sequence[Any] = axis if isinstance(axis, tuple | list) else (axis,)
     found = []
     for a in given:
+        if is_array(a):
+            whole = "tuple(axis.tolist())" if getattr(a, "ndim", 0) else "axis.item()"
+            cure = whole if a is axis else "tuple(int(a) for a in axis)"
+            raise TypeError(
+                f"{function}: `axis` is of type {type(axis).__name__}, with an array; expected an "
+                f"int or a tuple of ints. Pass axis={cure}."
+            )
         if isinstance(a, bool) or not hasattr(a, "__index__"):
             raise TypeError(
                 f"{function}: `axis` is {axis!r}; expected an int or a tuple of ints. "

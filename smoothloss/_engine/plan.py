@@ -48,6 +48,7 @@ class Plan:
         self.weighted = self.mean and kind.factors > 0
         self.masked = self.mean and kind.masked and not self.weighted
         self.count = float(math.prod(shape[a] for a in axes) or 1)
+        self.integers = kind.y is None
         self.functions: dict[tuple[bool, bool], Elementwise] = {}
 
     def __call__(self, x: mx.array, y: mx.array, given: Sequence[Any]) -> mx.array:
@@ -58,14 +59,19 @@ class Plan:
             scalar(slot, self.compute, rules) if isinstance(slot, float) else given[slot]
             for slot in self.slots
         ]
+        if self.integers:
+            # So differences beyond the digits of floating point are exact.
+            row = [(x.astype(mx.int64) - y.astype(mx.int64)).astype(self.compute), *row]
+        else:
+            row = [x, y, *row]
         function = self.functions.get((rules, live)) or self.function(rules, live)
         if self.weighted:
             kind = self.kind._replace(fixed=not live)
-            weighting = row[len(kind.checks) :]
+            weighting = row[len(row) - len(self.slots) + len(kind.checks) :]
             one_over = inverse(weighting, self.shape, self.axes, kind, self.compute)
-            out = function(x, y, *row, one_over)
+            out = function(*row, one_over)
         else:
-            out = function(x, y, *row)
+            out = function(*row)
         if self.masked:
             out = out / count(row[-1], self.shape, self.axes, self.compute)
         elif self.mean and not self.weighted:
@@ -119,5 +125,7 @@ def prepare(
     for slot, value in zip(slots, row, strict=True):
         if isinstance(slot, int):
             given[slot] = value
-    kind = Kind(x.dtype, y.dtype, checks, factors, where is not None, few=few)
+    integers = all(mx.issubdtype(v.dtype, mx.integer) for v in (x, y))
+    first, second = (compute, None) if integers else (x.dtype, y.dtype)
+    kind = Kind(first, second, checks, factors, where is not None, few=few)
     return Plan(loss.kernel, kind, slots, shape, axes, reduction, dtype, compute), x, y

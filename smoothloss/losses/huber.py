@@ -23,7 +23,7 @@ from .._modules import Learnable, LossModule
 from .._threshold import Threshold
 from .._traits import Traits
 from .._types import Array, Axis, Parameter, Reduction
-from ._elementary import clip, largest, one_at_zero, split
+from ._elementary import clip, largest, split
 
 
 def rho(r: mx.array, delta: mx.array) -> mx.array:
@@ -56,8 +56,9 @@ def rho_delta_delta(r: mx.array, delta: mx.array) -> mx.array:
 
 
 def weight(r: mx.array, delta: mx.array) -> mx.array:
-    finite = mx.minimum(delta, largest(r))
-    return finite / (mx.maximum(finite, mx.abs(r)) + one_at_zero(delta))
+    a = mx.abs(r)
+    inside = a <= delta
+    return mx.where(inside, 1, delta / mx.where(inside, 1, a))
 
 
 def ordinary_rho(r: mx.array, delta: mx.array) -> mx.array:

@@ -82,8 +82,9 @@ def rho_delta_delta(r: mx.array, delta: mx.array) -> mx.array:
 
 
 def weight(r: mx.array, delta: mx.array) -> mx.array:
-    # Beyond the reach, S is |r|/delta.
-    return 1 / mx.maximum(_parts(r, delta)[2], mx.abs(r) / (delta + one_at_zero(delta)))
+    # Beyond the reach, S is |r|/delta. At r = 0 the weight is 1, even if delta is 0.
+    s = mx.maximum(_parts(r, delta)[2], mx.abs(r) / (delta + one_at_zero(delta)))
+    return mx.where(r == 0, 1, 1 / s)
 
 
 LOSS = Loss(
