@@ -16,7 +16,7 @@ import mlx.nn as nn
 from measure import interleaved
 
 import smoothloss as sl
-from smoothloss._engine import term
+from smoothloss._engine import kind, term
 from smoothloss._engine.sums import sum_over
 
 BUDGET = 2.0
@@ -87,7 +87,7 @@ def small_squares() -> None:
     bare.vjp(pulled_back)
     term_alone = term.term(
         sl.mse_loss.loss.kernel,  # type: ignore[attr-defined]
-        term.Kind(mx.float32, mx.float32),
+        kind.Kind(mx.float32, mx.float32),
         mx.float32,
         (0,),
     )

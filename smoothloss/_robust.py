@@ -11,7 +11,8 @@ import numpy as np
 from ._engine import inputs
 from ._engine.arguments import bind, unknown
 from ._engine.kernel import Kernel
-from ._engine.term import Kind, term
+from ._engine.kind import Kind
+from ._engine.term import term
 from ._loss import Loss
 from ._modules import LossModule
 from ._traits import Traits

@@ -63,17 +63,22 @@ def test_a_weight_that_all_of_a_mean_share_has_no_gradient() -> None:
 
 @pytest.mark.parametrize("size", [1e-30, 1e-25, 1.0, 1e20, 1e37])
 @pytest.mark.parametrize("n", [2, 100, 20_000])
-def test_weights_of_any_size(size: float, n: int) -> None:
+@pytest.mark.parametrize("masked", [False, True])
+def test_weights_of_any_size(size: float, n: int, masked: bool) -> None:
     """A mean does not depend on the scale of its weights, and its gradient is inverse to it."""
     rng = np.random.default_rng(n)
     x, w = (rng.uniform(0.5, 2, n).astype(np.float32) for _ in range(2))
-    value, by_w, most = exact(x.astype(float), w.astype(float), None, np.ones(n, bool))
+    mask = np.arange(n) % 7 != 3 if masked else np.ones(n, bool)
+    where = mx.array(mask) if masked else None
+    value, by_w, most = exact(x.astype(float), w.astype(float), None, mask)
     weights = mx.array(w) * size
     rng_y = mx.zeros(n)
-    f = lambda x, w: sl.mse_loss(x, rng_y, weights=w)
+    f = lambda x, w: sl.mse_loss(x, rng_y, weights=w, where=where)
     got, (by_x, g) = mx.value_and_grad(f, argnums=(0, 1))(mx.array(x), weights)
     assert got.item() == pytest.approx(float(value), rel=1e-6)
-    np.testing.assert_allclose(as_numpy(by_x), 2 * x * w / w.astype(float).sum(), 2e-6)
+    slope = 2 * mask * x * w / (mask * w.astype(float)).sum()
+    np.testing.assert_allclose(as_numpy(by_x), slope, 2e-6)
+    assert f(mx.array(x), weights).item() == pytest.approx(float(value), rel=1e-6)
     kept = (most / size > 1e-37) & (most / size < 1e37)  # beyond, float32 holds no such numbers
     assert (abs(as_numpy(g) - by_w / size) <= 1e-6 * most / size)[kept].all()
 

@@ -9,7 +9,7 @@ The second is a term of the *centred* kernel :math:`\rho - m`. MLX would take it
 of :math:`\rho_i / W` and :math:`\sum w\rho / W^2`, which are rounded, and summed, each by itself.
 
 Weights are multiplied by a *unit*, a power of two that is at most one over their number, so that
-neither sum overflows.
+neither sum overflows. Few are summed in float64 instead.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from typing import cast
 import mlx.core as mx
 
 from .kernel import Kernel
+from .kind import Kind
 from .shapes import batch_first, data_shape, largest_rank, spread, widened
 from .sums import Axes, Elementwise, sum_over, summed_in_kernel
-from .term import Kind, Term, pulled_back, term
+from .term import Term, pulled_back, term
 
 
 def unit(shape: Sequence[int]) -> float:
@@ -50,12 +51,12 @@ def inverse(
     own, repeats, kept = _shares(shape, axes, *(v.shape for v in given))
     if repeats == 0:
         return mx.zeros(kept, dtype)
-    if kind.few and not kind.masked:  # MLX's own adjoint sums nothing here
-        total = given[0].astype(mx.float64).sum(own)
+    if kind.few and (kind.fixed or not kind.masked):  # MLX's own adjoint sums nothing here
+        total = selected(mx.float64)(*given).sum(own)
     elif kind.fixed:
         total = summed_in_kernel(selected(dtype), given, own)
     else:
-        total = sum_of_selected(own, dtype)(*given)
+        total = sum_of_selected(own, mx.float64 if kind.few else dtype)(*given)
     total = total.reshape(kept)
     if repeats != 1:
         total = total * repeats

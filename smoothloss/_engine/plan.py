@@ -11,9 +11,10 @@ import mlx.core as mx
 from . import inputs
 from .inputs import scalar
 from .kernel import Kernel
+from .kind import Kind
 from .mean import count, inverse, unit, weighted_mean
 from .sums import FEW, Axes, Elementwise, on_cpu
-from .term import Kind, term
+from .term import term
 from .tracing import traced
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ A *term* is a kernel of the residual, scaled by factors and restricted by a mask
 .. math:: T_k(x, y, \theta; f) = \Big(\prod_j f_j\Big)\, k(x - y, \theta),
           \quad \text{0 outside the mask,}
 
-or the same of the residual itself, which MLX differentiates further. That is best for few elements;
-of many, it costs less to compute the residual again in the backward pass than to keep it.
+or the same of the residual itself, where that is known already. In the backward pass it costs less
+to compute the residual again than to keep it.
 
 Terms are closed under differentiation. With a cotangent or tangent :math:`c`,
 
@@ -24,12 +24,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import mlx.core as mx
 
-from .._threshold import Check, NumberKind, Threshold
+from .._threshold import NumberKind, Threshold
 from .kernel import Kernel
+from .kind import Kind, Row
 from .shapes import batch_first, data_shape, renewed, spread, widened
 from .sums import Axes, Elementwise, on_cpu, summed, summed_in_float64
 from .validation import as_elementwise
@@ -38,42 +39,6 @@ from .validation import as_elementwise
 def compute_dtype(*arrays: mx.array) -> mx.Dtype:
     """float64 where an array is float64, else float32: half types and integers are widened."""
     return mx.float64 if any(v.dtype == mx.float64 for v in arrays) else mx.float32
-
-
-class Kind(NamedTuple):
-    """What the arguments of a term are, beside their shapes.
-
-    ``checks`` has one entry for each threshold: what is to be checked of an array, if anything, or,
-    of a number, which is checked already and has no derivative, whether it is ordinary. With
-    ``fixed``, nobody can ask for derivatives by arrays of thresholds and by weights. Without ``y``,
-    x is the residual, of the dtype of the arithmetic. ``few`` says that the elements are few,
-    computed in float32, and summed over all axes on the CPU, if at all.
-    """
-
-    x: mx.Dtype
-    y: mx.Dtype | None = None
-    checks: tuple[Check, ...] = ()
-    factors: int = 0
-    masked: bool = False
-    fixed: bool = False
-    few: bool = False
-
-
-class Row(NamedTuple):
-    """The arguments of a term by kind. A custom function takes them as a flat row of arrays."""
-
-    data: Sequence[mx.array]
-    thresholds: Sequence[mx.array]
-    factors: Sequence[mx.array]
-    mask: Sequence[mx.array]
-
-    def flat(self, factors: Sequence[mx.array]) -> list[mx.array]:
-        """The flat row, with these factors."""
-        return [*self.data, *self.thresholds, *factors, *self.mask]
-
-    def swapped(self, j: int, other: mx.array) -> list[mx.array]:
-        """The factors with ``other`` in place of the j-th."""
-        return [other, *self.factors[:j], *self.factors[j + 1 :]]
 
 
 class Term:
