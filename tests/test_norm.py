@@ -207,3 +207,19 @@ def test_copies_and_pickles_of_every_norm(entry: Entry) -> None:
             assert same_bits(same.psi(r), norm.psi(r))
             assert same.loss is norm.loss
         assert len(pickle.dumps(norm)) == size
+
+
+@pytest.mark.parametrize("loss", [sl.huber_loss, sl.pseudo_huber_loss])
+def test_reweighting_of_data_that_fit_exactly(loss: Callable[..., Any]) -> None:
+    """Their scale comes to 0, and with it delta; the outlier is left with no weight."""
+    x = np.arange(1.0, 17.0)
+    y = np.where(x < 16, x, 1000.0)
+    design = np.stack([np.ones_like(x), x], 1)
+    line = np.linalg.lstsq(design, y, rcond=None)[0]
+    for _ in range(100):
+        r = design @ line - y
+        norm = sl.RobustNorm(loss, delta=1.345 * np.median(abs(r)) / 0.6745)
+        w = np.array(norm.weight(mx.array(r)))
+        assert np.isfinite(w).all()
+        line = np.linalg.solve(design.T * w @ design, design.T * w @ y)
+    np.testing.assert_allclose(line, [0, 1], atol=1e-6)

@@ -141,6 +141,20 @@ def test_an_eager_call_does_little(name: str, tmp_path: Path) -> None:
         assert functions_called(steps, x, y) <= most_functions
 
 
+@pytest.mark.parametrize(("given", "most"), [("weights", (21, 41)), ("where", (19, 39))])
+def test_weights_and_masks_add_little(given: str, most: tuple[int, int], tmp_path: Path) -> None:
+    x, y, w = mx.ones((256, 1)), mx.zeros((256, 1)), mx.ones((256, 1))
+
+    def f(x: mx.array, y: mx.array, w: mx.array) -> mx.array:
+        return sl.huber_loss(x, y, reduction="mean", **{given: w})
+
+    row = [x, y, w if given == "weights" else w > 0]
+    for steps, bound in zip((f, mx.value_and_grad(f)), most, strict=True):
+        for _ in range(2):
+            mx.eval(steps(*row))
+        assert primitives(steps, *row, file=tmp_path / "f.dot") <= bound
+
+
 def test_what_a_call_needs_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """For arrays of the same shapes and dtypes, and the same numbers: nothing is checked again."""
     from smoothloss._engine import inputs
