@@ -31,7 +31,7 @@ import mlx.core as mx
 from .._threshold import NumberKind, Threshold
 from .kernel import Kernel
 from .kind import Kind, Row
-from .shapes import batch_first, data_shape, renewed, spread, widened
+from .shapes import apart, batch_first, data_shape, renewed, spread, widened
 from .sums import Axes, Elementwise, on_cpu, summed, summed_in_float64
 from .validation import as_elementwise
 
@@ -98,8 +98,8 @@ class Term:
     def sum_of_few(self, *flat: mx.array) -> mx.array:
         """T, summed over all axes, or over those that broadcasting repeats."""
         whole = self.elementwise(*flat)
-        if self.checked:  # so long a kernel has no room for a cast to float64
-            whole = renewed(whole, 1)
+        if self.kind.checks and self.formula is not self.kernel.ordinary:
+            whole = apart(whole)  # so long a kernel has no room for a cast to float64
         return summed_in_float64(whole, cast(Axes, self.axes))
 
     def of_float16(self, x: mx.array, y: mx.array, *rest: mx.array) -> mx.array:
