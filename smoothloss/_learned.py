@@ -106,11 +106,13 @@ class Learned(PartlyFrozen):
 
     :func:`adaptive_loss` has a minimum in alpha and scale, unless the model fits the data exactly:
     then the scale falls to its lower bound, a hundredth of its initial value. So start near the
-    size of the residuals, or give low (low=0 is no bound). As the scale c falls, the model's slopes
-    grow as :math:`1/c`, or :math:`1/c^2` near alpha = 2: Adam makes up for it, SGD needs a learning
-    rate below :math:`c^2`. The other losses have no minimum in their thresholds: training takes delta of :func:`huber_loss` to
-    0 and beta of :func:`smooth_l1_loss` to infinity, so learn those against another loss, as that
-    of validation data. A class warns of it.
+    size of the residuals, or give low (low=0 is no bound). As the scale c falls, the slopes of the
+    model grow as :math:`1/c`, or :math:`1/c^2` near alpha = 2: Adam makes up for it, SGD needs a
+    learning rate below :math:`c^2`.
+
+    The other losses have no minimum in their thresholds: training takes delta of
+    :func:`huber_loss` to 0 and beta of :func:`smooth_l1_loss` to infinity. Learn those against
+    another loss, as that of validation data. A class warns of it.
 
     References
     ----------

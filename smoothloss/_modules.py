@@ -240,7 +240,7 @@ def _prepare(module: str, spec: Threshold, value: Learned) -> None:
 def _warn(message: str) -> None:
     """Warn of the line outside of this package that made or set a module."""
     level, frame = 1, sys._getframe()
-    package = __package__ + "."
+    package = f"{__package__}."
     while frame.f_back and frame.f_globals["__name__"].startswith(package):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, UserWarning, stacklevel=level)

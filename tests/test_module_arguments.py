@@ -150,6 +150,13 @@ def test_a_threshold_is_described_as_in_the_function(entry: Entry) -> None:
         assert ours[name] == learnable
 
 
+@pytest.mark.parametrize("entry", WITH_THRESHOLD)
+def test_a_docstring_says_first_how_to_schedule(entry: Entry) -> None:
+    text = " ".join((inspect.getdoc(entry.module) or "").split("Parameters\n")[0].split())
+    recipe = rf"set it as in ``loss\.{entry.threshold_names[0]} = mx\.array\(0\.5\)``, and pass"
+    assert re.search(rf"{recipe} .* never trained; .* Only :class:`Learned` is trained", text)
+
+
 @pytest.mark.parametrize("keyword", ["input", "weight", "mask", "sample_weight", "dim", "foo"])
 def test_wrong_keywords_of_a_call_name_ours(entry: Entry, keyword: str) -> None:
     x = mx.zeros(3)

@@ -105,11 +105,11 @@ def adaptive_loss(
     .. math:: \rho = \rho_\text{general}(r, \alpha, c) + \log c + \log Z(\alpha) \qquad
               \psi = \frac{d\rho}{dr} = \psi_\text{general}(r, \alpha, c)
 
-    The last two terms hold alpha and scale where they fit the data (unless that is exactly: then
-    the scale needs a lower bound, which the class gives it), so model, alpha and scale can
+    The last two terms hold alpha and scale where they fit the data, so model, alpha and scale can
     be learned in one step: give both as arrays, of one number or one for each output dimension,
-    and keep them in their range, as with ``2 * mx.sigmoid(a)`` and ``mx.exp(s)``, which is what
-    :class:`Learned` does in the class.
+    and keep them in their range, as with ``2 * mx.sigmoid(a)`` and ``low + mx.exp(s)``, which is
+    what :class:`Learned` does in the class. Without low, a model that fits the data exactly takes
+    the scale to 0.
 
     Parameters
     ----------
@@ -191,6 +191,10 @@ class AdaptiveLoss(LossModule):
     ``loss.alpha = mx.array(0.5)``, and pass the model's ``state`` to ``mx.compile``. An array is
     saved with the model and never trained; a number is a constant of the step. Only
     :class:`Learned` is trained. See :class:`LossModule`.
+
+    A learned scale stays above a hundredth of its initial value, unless :class:`Learned` is given
+    ``low``: a model that fits the data exactly would take it to 0, and the next residual would
+    throw the model far off.
 
     Parameters
     ----------
