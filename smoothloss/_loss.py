@@ -227,7 +227,8 @@ class Loss:
                     raise unknown(self.name, keyword, self.__signature__.parameters)
             x, y, rest = two_arrays(self.name, self.data_names, given, named)
             *values, reduction = bind(self.name, self.thresholds, rest, named, self.reduction)
-        refuse_as_weights(self.name, weights)
+        if weights is not None:
+            refuse_as_weights(self.name, weights)
         return evaluate(self, self._caller, x, y, values, reduction, weights, where, axis)
 
     @functools.cached_property

@@ -201,7 +201,8 @@ class LossModule(PartlyFrozen):
                 f"{name}: {len(data)} arguments were given by position; expected two arrays, "
                 f"predictions and targets. Pass the rest by keyword."
             )
-        refuse_as_weights(name, weights)
+        if weights is not None:
+            refuse_as_weights(name, weights)
         held = list(self.thresholds.values())
         return evaluate(self.loss, Caller(name), x, y, held, self.reduction, weights, where, axis)
 
