@@ -157,7 +157,7 @@ class Learned(PartlyFrozen):
         self.low, self.high = low, high
         super().__setitem__("bounds", mx.array([low, high], mx.float32))
 
-    def lift(self) -> None:
+    def _lift(self) -> None:
         """Keep the value above a part of the initial one, unless low was given."""
         if not self._low_is_given:
             value = self.value

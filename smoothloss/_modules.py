@@ -235,7 +235,7 @@ def _prepare(module: str, spec: Threshold, value: Learned) -> None:
             f"warnings.filterwarnings('ignore', '.*no minimum')."
         )
     elif spec.has_residual_units:
-        value.lift()
+        value._lift()
 
 
 def _warn(message: str) -> None:
