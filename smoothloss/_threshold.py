@@ -71,6 +71,10 @@ class Threshold:
     has_residual_units : bool, default True
         Whether the threshold has the units of the residual, as a scale has. A shape or a quantile
         is a plain number.
+    learnable : bool, default False
+        Whether the loss has a minimum in the threshold, so that :class:`Learned` finds it along
+        with the model; a class warns where it has none. If it has residual units as well, it is
+        kept above a hundredth of its initial value unless a lower bound is given.
 
     Raises
     ------
@@ -95,6 +99,7 @@ class Threshold:
     high: float = math.inf
     open_low: bool = False
     has_residual_units: bool = True
+    learnable: bool = False
 
     def __post_init__(self) -> None:
         named = isinstance(self.name, str) and self.name.isidentifier()

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -87,7 +88,9 @@ def test_it_takes_a_function_a_record_a_class_and_an_instance(entry: Entry) -> N
     for name, value in theta.items():  # a keyword wins over the instance
         other = thresholds(entry, 0.2)[name]
         assert sl.RobustNorm(held, **{name: other}).thresholds == {**theta, name: other}
-        learned = entry.module(**{**theta, name: sl.Learned(value, high=1.0)})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            learned = entry.module(**{**theta, name: sl.Learned(value, high=1.0)})
         assert sl.RobustNorm(learned).thresholds[name].item() == pytest.approx(value)
 
 

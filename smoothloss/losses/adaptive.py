@@ -71,7 +71,10 @@ CLOSED_FORMS = {
 WHOLE = _normalised(general.LOSS, log_z)
 LOSS = dataclasses.replace(
     WHOLE,
-    thresholds=[Threshold("alpha", default=1.0, high=2.0, has_residual_units=False), SCALE],
+    thresholds=[
+        Threshold("alpha", default=1.0, high=2.0, has_residual_units=False, learnable=True),
+        dataclasses.replace(SCALE, learnable=True),
+    ],
     partials={
         **WHOLE.partials,
         "alpha": rho_alpha,
@@ -104,8 +107,9 @@ def adaptive_loss(
 
     The last two terms hold alpha and scale where they fit the data, so model, alpha and scale can
     be learned in one step: give both as arrays, of one number or one for each output dimension,
-    and keep them in their range, as with ``2 * mx.sigmoid(a)`` and ``mx.exp(s)``, which is what
-    :class:`Learned` does in the class.
+    and keep them in their range, as with ``2 * mx.sigmoid(a)`` and ``low + mx.exp(s)``, which is
+    what :class:`Learned` does in the class. Without low, a model that fits the data exactly takes
+    the scale to 0.
 
     Parameters
     ----------
@@ -183,9 +187,14 @@ class AdaptiveLoss(LossModule):
 
     See :func:`adaptive_loss` for the formula, the limits and the error bounds.
 
-    A threshold that is a number or a NumPy array is fixed. An ``mx.array`` is trained with the
-    model that holds the loss; :class:`Learned` is trained inside its range. See
-    :class:`LossModule`.
+    To change a threshold between calls of a compiled step, make it an array, set it as in
+    ``loss.alpha = mx.array(0.5)``, and pass the model's ``state`` to ``mx.compile``. An array is
+    saved with the model and never trained; a number is a constant of the step. Only
+    :class:`Learned` is trained. See :class:`LossModule`.
+
+    A learned scale stays above a hundredth of its initial value, unless :class:`Learned` is given
+    ``low``: a model that fits the data exactly would take it to 0, and the next residual would
+    throw the model far off.
 
     Parameters
     ----------

@@ -244,9 +244,10 @@ class QuantileHuberLoss(LossModule):
 
     See :func:`quantile_huber_loss` for the formula, the limits and the error bounds.
 
-    A threshold that is a number or a NumPy array is fixed. An ``mx.array`` is trained with the
-    model that holds the loss; :class:`Learned` is trained inside its range. See
-    :class:`LossModule`.
+    To change a threshold between calls of a compiled step, make it an array, set it as in
+    ``loss.quantile = mx.array(0.5)``, and pass the model's ``state`` to ``mx.compile``. An array is
+    saved with the model and never trained; a number is a constant of the step. Only
+    :class:`Learned` is trained. See :class:`LossModule`.
 
     Parameters
     ----------

@@ -205,9 +205,10 @@ class SmoothL1Loss(LossModule):
 
     See :func:`smooth_l1_loss` for the formula, the limits and the error bounds.
 
-    A threshold that is a number or a NumPy array is fixed. An ``mx.array`` is trained with the
-    model that holds the loss; :class:`Learned` is trained inside its range. See
-    :class:`LossModule`.
+    To change a threshold between calls of a compiled step, make it an array, set it as in
+    ``loss.beta = mx.array(0.5)``, and pass the model's ``state`` to ``mx.compile``. An array is
+    saved with the model and never trained; a number is a constant of the step. Only
+    :class:`Learned` is trained. See :class:`LossModule`.
 
     Parameters
     ----------
@@ -231,9 +232,9 @@ class SmoothL1Loss(LossModule):
     SmoothL1Loss(beta=0.5, reduction='mean')
     >>> loss(mx.array([0.5, -2.0]), mx.zeros(2))
     array(1, dtype=float32)
-    >>> loss.beta, loss.reduction = mx.array(1.0), "none"  # now beta is trained, too
-    >>> loss.trainable_parameters()
-    {'beta': array(1, dtype=float32)}
+    >>> loss.beta = mx.array(1.0)  # saved with the model, and followed by a compiled step
+    >>> loss.parameters(), loss.trainable_parameters()
+    ({'beta': array(1, dtype=float32)}, {})
     """
 
     loss = LOSS
