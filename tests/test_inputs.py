@@ -268,7 +268,9 @@ def test_the_difference_of_integers_is_exact(entry: Entry, dtype: mx.Dtype) -> N
         f = functools.partial(entry.function, reduction=reduction)
         assert same_bits(f(a, b), f(r, mx.zeros(5)))
         assert same_bits(f(x, y), f(r, mx.zeros(5)))
-        assert same_bits(mx.compile(f)(a, b), mx.compile(f)(r, mx.zeros(5)))
+    if entry.name == "l1_loss":
+        f = functools.partial(entry.function, reduction="sum")
+        assert same_bits(mx.compile(f)(a, b), f(r, mx.zeros(5)))
     w, mask = mx.array([1.0, 2.0, 3.0, 4.0, 5.0]), mx.array([True, False, True, True, True])
     f = functools.partial(entry.function, reduction="mean", where=mask)
     assert same_bits(f(a, b, weights=w), f(r, mx.zeros(5), weights=w))
