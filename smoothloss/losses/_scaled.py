@@ -50,17 +50,29 @@ def elasticity(n: int, a: mx.array, c: mx.array, alpha: mx.array | float) -> Par
     return (n - 1 + alpha) * mx.square(a / d), c / d
 
 
-def chain(rho: Formula, psi: Formula, root_weight: Formula, elasticity: Elasticity) -> Scaled:
+def everywhere(r: mx.array, c: mx.array) -> mx.array:
+    """Up to which r the formulas hold: the largest number."""
+    return largest(r)
+
+
+def chain(
+    rho: Formula,
+    psi: Formula,
+    root_weight: Formula,
+    elasticity: Elasticity,
+    reach: Formula = everywhere,
+) -> Scaled:
     """The formulas of r and the scale, by the chain rule.
 
     All take ``(r, *shape, c)``; ``elasticity`` takes n before them, and gives the two parts of n +
-    kappa. What is infinite counts as the largest number in all but rho and psi.
+    kappa. What is infinite counts as the largest number in all but rho and psi, and an r beyond
+    ``reach(r, c)`` as that.
     """
 
     def finite(*row: mx.array) -> tuple[mx.array, mx.array, list[mx.array], mx.array]:
         """The clipped r, c, and all; and g."""
         r, *shape, c = row
-        r, c = clip(r, largest(r)), mx.minimum(largest(c), c)
+        r, c = clip(r, reach(r, c)), mx.minimum(largest(c), c)
         return r, c, [r, *shape, c], mx.minimum(largest(r), root_weight(r, *shape, c))
 
     def factors(n: int, row: list[mx.array]) -> tuple[mx.array, mx.array]:

@@ -116,12 +116,10 @@ def cauchy_loss(
     Notes
     -----
     At r = 0 the second derivative is :math:`1/c^2`. An infinite residual has loss inf and gradient
-    0. scale = inf gives 0. NaN
-    gives NaN, as does an infinite residual with an infinite scale. An element of an array scale
-    that is not positive gives NaN there. Half types are computed in float32 and rounded once.
-    Tested bounds: value 4 ulp and gradient 3.5
-    ulp in float32, 1 ulp in half types; means and sums
-    1e-6 relative up to 1e8 elements.
+    0. scale = inf gives 0. NaN gives NaN, as does an infinite residual with an infinite scale. An
+    element of an array scale that is not positive gives NaN there. Half types are computed in
+    float32 and rounded once. Tested bounds: value 4 ulp and gradient 3.5 ulp in float32, 1 ulp in
+    half types; means and sums 1e-6 relative up to 1e8 elements.
 
     References
     ----------

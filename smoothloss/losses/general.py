@@ -113,7 +113,12 @@ def elasticity(n: int, r: mx.array, alpha: mx.array, c: mx.array) -> Parts:
     return by_family(n, a, c, bounded(alpha))
 
 
-BY_SCALE: Scaled = chain(rho, psi, root_weight, elasticity)
+def reach(r: mx.array, c: mx.array) -> mx.array:
+    """The largest r of which r/c is finite."""
+    return largest(r) * mx.minimum(1, c)
+
+
+BY_SCALE: Scaled = chain(rho, psi, root_weight, elasticity, reach)
 
 
 def _u(r: mx.array, scale: mx.array) -> mx.array:
@@ -122,7 +127,8 @@ def _u(r: mx.array, scale: mx.array) -> mx.array:
 
 def rho_scale(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
     # Of fewer kernels than by the chain rule: a first step that learns compiles them all.
-    r, alpha, scale = clip(r, largest(r)), apart(alpha), apart(scale)
+    alpha, scale = apart(alpha), apart(scale)
+    r = clip(r, reach(r, scale))
     return apart(-_u(r, scale) * psi(r, alpha, scale))
 
 
@@ -132,7 +138,7 @@ def rho_alpha(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
 
 def psi_alpha(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
     u = _u(r, scale)
-    return psi(clip(r, largest(r)), alpha, scale) * half_h(u, alpha)
+    return psi(clip(r, reach(r, scale)), alpha, scale) * half_h(u, alpha)
 
 
 def rho_alpha_alpha(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
@@ -305,16 +311,15 @@ def general_loss(
     -----
     At r = 0 the second derivative is :math:`1/c^2` for every alpha. An infinite residual has the
     limits above, and gradient 0, :math:`\pm 1/c` or :math:`\pm\infty` for alpha below, at or above
-    1; one that overflows when divided by the scale counts as infinite,
-    but at the alphas with a closed form. scale = inf gives 0. NaN
-    gives NaN, as does an infinite residual with an infinite scale. A NaN element of an array alpha,
-    or one of scale that is not positive, gives NaN there. The loss is continuous in alpha, but at
-    alpha = 2 its derivative by alpha is infinite for r not 0; the one returned is that of an alpha
-    an epsilon below. At infinite alpha it is 0; where the loss is beyond 1e29 it no longer grows.
-    Half types are computed in float32 and rounded once. Tested bounds in float32: value
-    :math:`9 + 2.5|\alpha|` ulp and gradient :math:`11 + 2.5|\alpha-2|` ulp (from an
-    :math:`|\alpha|` of 16 on :math:`8 + u^2` and :math:`10 + 3u^2`), 1 ulp in half types; means and
-    sums 1e-6 relative up to 1e8 elements.
+    1; one that overflows when divided by the scale counts as infinite, but at the alphas with a
+    closed form. scale = inf gives 0. NaN gives NaN, as does an infinite residual with an infinite
+    scale. A NaN element of an array alpha, or one of scale that is not positive, gives NaN there.
+    The loss is continuous in alpha, but at alpha = 2 its derivative by alpha is infinite for r not
+    0; the one returned is that of an alpha an epsilon below. At infinite alpha it is 0; where the
+    loss is beyond 1e29 it no longer grows. Half types are computed in float32 and rounded once.
+    Tested bounds in float32: value :math:`9 + 2.5|\alpha|` ulp and gradient :math:`11 +
+    2.5|\alpha-2|` ulp (from an :math:`|\alpha|` of 16 on :math:`8 + u^2` and :math:`10 + 3u^2`), 1
+    ulp in half types; means and sums 1e-6 relative up to 1e8 elements.
 
     References
     ----------

@@ -172,10 +172,11 @@ def pseudo_huber_loss(
     Notes
     -----
     At r = 0 the second derivative is 1. delta = 0 gives 0, delta = inf gives :math:`r^2/2`. For
-    delta > 0 an infinite residual has loss inf and gradient :math:`\pm\delta` (inf at delta = inf); NaN gives NaN. A negative or NaN element of an
-    array delta gives NaN there. Neither cancels near 0 nor overflows on the way. Half types are
-    computed in float32 and rounded once. Tested bounds: value 3.5 ulp and gradient 3 ulp in
-    float32, 1 ulp in half types; means and sums 1e-6 relative up to 1e8 elements.
+    delta > 0 an infinite residual has loss inf and gradient :math:`\pm\delta` (inf at delta = inf);
+    NaN gives NaN. A negative or NaN element of an array delta gives NaN there. Neither cancels near
+    0 nor overflows on the way. Half types are computed in float32 and rounded once. Tested bounds:
+    value 3.5 ulp and gradient 3 ulp in float32, 1 ulp in half types; means and sums 1e-6 relative
+    up to 1e8 elements.
 
     References
     ----------
