@@ -38,7 +38,7 @@ class Row:
 TEXTBOOK = {
     "cauchy_loss": Row(
         formula="log(1 + (r/scale)**2/2)",
-        ulps=("4", "3"),
+        ulps=("4", "3.5"),
         use="there are many or extreme outliers, but every point should keep some influence",
         bound="1/(sqrt(2)*scale)",
         convex="False",
@@ -52,7 +52,7 @@ TEXTBOOK = {
     ),
     "geman_mcclure_loss": Row(
         formula="2*(r/scale)**2/((r/scale)**2 + 4)",
-        ulps=("4", "6"),
+        ulps=("5", "6"),
         use="outliers should be ignored, and you start near the solution",
         bound="3*sqrt(3)/(8*scale)",
         convex="False",
@@ -64,8 +64,8 @@ TEXTBOOK = {
         " if alpha == inf"
         " else abs(alpha - 2)/alpha*((1 + (r/scale)**2/abs(alpha - 2))**(alpha/2) - 1)",
         ulps=(
-            "8 + 2*abs(alpha) if abs(alpha) < 16 else 6 + (r/scale)**2",
-            "6 + 2.5*abs(alpha - 2) if abs(alpha) < 16 else 10 + 3*(r/scale)**2",
+            "9 + 2.5*abs(alpha) if abs(alpha) < 16 else 8 + (r/scale)**2",
+            "11 + 2.5*abs(alpha - 2) if abs(alpha) < 16 else 10 + 3*(r/scale)**2",
         ),
         use="you want to tune by one number how robust the loss is",
         bound="1/scale if alpha == 1 else exp(-1/2)/scale if alpha == -inf else inf"
@@ -89,7 +89,7 @@ TEXTBOOK = {
     ),
     "log_cosh_loss": Row(
         formula="log(cosh(r))",
-        ulps=("4", "3"),
+        ulps=("5", "3"),
         use="you want Huber's behaviour with derivatives of every order and nothing to tune",
         bound="1",
     ),
@@ -101,7 +101,7 @@ TEXTBOOK = {
     ),
     "pseudo_huber_loss": Row(
         formula="delta**2*(sqrt(1 + (r/delta)**2) - 1)",
-        ulps=("3", "2.5"),
+        ulps=("3.5", "3"),
         use="you want Huber's behaviour with derivatives of every order",
         bound="delta",
     ),
@@ -126,7 +126,7 @@ TEXTBOOK = {
     ),
     "welsch_loss": Row(
         formula="1 - exp(-(r/scale)**2/2)",
-        ulps=("4", "5 + 1.5*(r/scale)**2"),
+        ulps=("4", "7 + 1.5*(r/scale)**2"),
         use="outliers should be ignored, and lose their influence faster than with Geman-McClure",
         bound="exp(-1/2)/scale",
         convex="False",

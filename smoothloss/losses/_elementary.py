@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
+from .._engine.shapes import alone
+
 
 def scalar(value: float, like: mx.array) -> mx.array:
     """A number that is no constant of the compiled code, where it would make branches."""
@@ -75,11 +77,31 @@ def root(x: mx.array) -> mx.array:
     return mx.sqrt(1 + mx.square(x))
 
 
-def hypotenuse(q: mx.array) -> tuple[mx.array, mx.array]:
-    """S = sqrt(1 + q^2) and log(1 + q^2), of q >= 0, without overflow."""
+def hypotenuse(c: mx.array, a: mx.array) -> mx.array:
+    """The root of c^2 + a^2, of c > 0 and a >= 0, which overflows only if it must."""
+    return mx.maximum(c * root(mx.minimum(wide(a), a / c)), a)
+
+
+def log_hypotenuse(q: mx.array) -> mx.array:
+    """The logarithm of 1 + q^2, of q >= 0, without overflow."""
     m = mx.minimum(wide(q), q)
     beyond = mx.maximum(scalar(1.0, q), q * float(mx.finfo(q.dtype).smallest_normal) ** 0.5)
-    return root(m) + (q - m), log1p(mx.square(m)) + 2 * mx.log(beyond)
+    return log1p(mx.square(m)) + 2 * mx.log(beyond)
+
+
+def far_quotient(r: mx.array, c: mx.array) -> mx.array:
+    """abs(r/c)/wide^2, which is right where abs(r/c) > wide, even if that overflows."""
+    least = float(mx.finfo(r.dtype).smallest_normal)
+    inverse = alone(mx.maximum(least, alone(least**0.5 / c)))
+    return mx.abs(r * least**0.5) * inverse
+
+
+def log1p_far(x: mx.array, v: mx.array) -> mx.array:
+    """``log1p`` of x = q^2, which may overflow or be clipped at wide^2, by v = q/wide^2."""
+    bound, y = mx.square(wide(x)), 1 + x
+    far = x >= bound
+    rest = mx.where(far, 2 * mx.log(bound), (x - (y - 1)) / y)
+    return mx.where(far, 2.0, 1.0) * mx.log(mx.where(far, v, y)) + rest
 
 
 def log1p(x: mx.array) -> mx.array:

@@ -1,20 +1,22 @@
 r"""Losses of the residual in units of a scale: :math:`\rho(r) = f(u)` of :math:`u = r/c`.
 
-With primes for derivatives in u, the weight :math:`w = f'/uc^2` and the elasticity of f',
-:math:`\kappa = u f''/f'`, the chain rule gives
+With primes for derivatives in u, the weight :math:`w = f'/uc^2`, its root g, and the elasticity of
+f', :math:`\kappa = u f''/f'`, the chain rule gives
 
 .. math::
 
-    \psi = \frac{f'}{c} \quad \rho_c = -u\psi \quad \psi_r = w\kappa \quad
-    \psi_c = -u w (1 + \kappa) \quad \rho_{cc} = \frac{u\psi}{c} (2 + \kappa)
+    \psi = r g^2 \quad \rho_c = -\frac{(rg)^2}c \quad \psi_r = \kappa g^2 \quad
+    \psi_c = -(1 + \kappa) \frac{rg}c\,g \quad \rho_{cc} = (2 + \kappa) \Big(\frac{rg}c\Big)^2
 
-where :math:`n + \kappa` is given as a whole, since the sum may cancel.
+Neither g nor rg overflows or underflows before psi does, though u may, and their products are taken
+in such an order that they do not either. The sum :math:`n + \kappa` may cancel, and what is left of
+it may be small. So it is given in two parts, :math:`a + (n + 1) h^2`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import mlx.core as mx
 
@@ -22,9 +24,12 @@ from .._loss import Loss
 from .._threshold import Threshold
 from .._traits import Traits
 from .._types import Formula
-from ._elementary import clip, largest, wide
+from ._elementary import clip, hypotenuse, largest, wide
 
 SCALE = Threshold("scale", default=1.0, open_low=True)
+
+Parts: TypeAlias = tuple[mx.array, mx.array | float]
+Elasticity: TypeAlias = Callable[..., Parts]
 
 
 class Scaled(NamedTuple):
@@ -39,65 +44,81 @@ class Scaled(NamedTuple):
     weight: Formula
 
 
-def chain(
-    f: Formula,
-    psi_of_u: Formula,
-    weight_of_u: Formula,
-    elasticity: Formula,
-    largest_u: Callable[[mx.array], mx.array] = wide,
-) -> Scaled:
-    """The formulas of r and the scale from those of u, by the chain rule.
+def elasticity(n: int, a: mx.array, c: mx.array, alpha: mx.array | float) -> Parts:
+    r"""The parts of n + kappa of Barron's family, with :math:`S = \sqrt{1 + a^2/c^2}, h = 1/S`."""
+    d = hypotenuse(c, a)
+    return (n - 1 + alpha) * mx.square(a / d), c / d
 
-    ``f`` takes ``(u, *shape)``; ``psi_of_u`` and ``weight_of_u`` take ``(u, *shape, c)``;
-    ``elasticity`` takes ``(n, u, *shape)`` and gives n + kappa, with u clipped to ``largest_u(u)``.
-    Derivatives in c take an infinite u for the largest number.
+
+def everywhere(r: mx.array, c: mx.array) -> mx.array:
+    """Up to which r the formulas hold: the largest number."""
+    return largest(r)
+
+
+def chain(
+    rho: Formula,
+    psi: Formula,
+    root_weight: Formula,
+    elasticity: Elasticity,
+    reach: Formula = everywhere,
+) -> Scaled:
+    """The formulas of r and the scale, by the chain rule.
+
+    All take ``(r, *shape, c)``; ``elasticity`` takes n before them, and gives the two parts of n +
+    kappa. What is infinite counts as the largest number in all but rho and psi, and an r beyond
+    ``reach(r, c)`` as that.
     """
 
-    def finite(r: mx.array, c: mx.array) -> mx.array:
-        return clip(r / c, largest(r))
+    def finite(*row: mx.array) -> tuple[mx.array, mx.array, list[mx.array], mx.array]:
+        """The clipped r, c, and all; and g."""
+        r, *shape, c = row
+        r, c = clip(r, reach(r, c)), mx.minimum(largest(c), c)
+        return r, c, [r, *shape, c], mx.minimum(largest(r), root_weight(r, *shape, c))
 
-    def n_plus_kappa(n: int, r: mx.array, *theta: mx.array) -> mx.array:
-        *shape, c = theta
-        return elasticity(n, clip(r / c, largest_u(r)), *shape)
+    def factors(n: int, row: list[mx.array]) -> tuple[mx.array, mx.array]:
+        """``k`` and ``s`` of n + kappa = k s^2, where s^2 may underflow."""
+        a, h = elasticity(n, *row)
+        return mx.where(a == 0, n + 1, a + (n + 1) * (h * h)), mx.where(a == 0, h, 1)
 
-    def rho(r: mx.array, *theta: mx.array) -> mx.array:
-        *shape, c = theta
-        return f(r / c, *shape)
+    def rho_c(*row: mx.array) -> mx.array:
+        r, c, _, g = finite(*row)
+        return -(r * g) * (r * g / c)
 
-    def psi(r: mx.array, *theta: mx.array) -> mx.array:
-        return psi_of_u(r / theta[-1], *theta)
+    def psi_r(*row: mx.array) -> mx.array:
+        _, _, all_, g = finite(*row)
+        k, s = factors(0, all_)
+        return k * (s * g) * (s * g)
 
-    def weight(r: mx.array, *theta: mx.array) -> mx.array:
-        return weight_of_u(r / theta[-1], *theta)
+    def psi_c(*row: mx.array) -> mx.array:
+        r, c, all_, g = finite(*row)
+        k, s = factors(1, all_)
+        t = clip(s * (r * g), largest(r))
+        small = mx.abs(t) < 1
+        return -k * (t / mx.where(small, c, 1)) * (s * g / mx.where(small, 1, c))
 
-    def rho_c(r: mx.array, *theta: mx.array) -> mx.array:
-        u = finite(r, theta[-1])
-        return -u * psi_of_u(u, *theta)
+    def rho_cc(*row: mx.array) -> mx.array:
+        r, c, all_, g = finite(*row)
+        k, s = factors(2, all_)
+        lift = mx.where((g < 1) & (c < 1), wide(r), 1.0)
+        t = s * clip(r * (g * lift) / (c * lift), largest(r))
+        return k * t * t
 
-    def psi_r(r: mx.array, *theta: mx.array) -> mx.array:
-        return n_plus_kappa(0, r, *theta) * weight_of_u(finite(r, theta[-1]), *theta)
-
-    def psi_c(r: mx.array, *theta: mx.array) -> mx.array:
-        u = finite(r, theta[-1])
-        return -n_plus_kappa(1, r, *theta) * (u * weight_of_u(u, *theta))
-
-    def rho_cc(r: mx.array, *theta: mx.array) -> mx.array:
-        u = finite(r, theta[-1])
-        return n_plus_kappa(2, r, *theta) * (u * psi_of_u(u, *theta)) / theta[-1]
+    def weight(*row: mx.array) -> mx.array:
+        return mx.square(root_weight(*row))
 
     return Scaled(rho, psi, rho_c, psi_r, psi_c, rho_cc, weight)
 
 
 def scaled(
     name: str,
-    f: Formula,
-    psi_of_u: Formula,
-    weight_of_u: Formula,
-    elasticity: Formula,
+    rho: Formula,
+    psi: Formula,
+    root_weight: Formula,
+    elasticity: Elasticity,
     traits: Traits,
 ) -> Loss:
     """The record of a loss of the residual and its scale alone."""
-    by = chain(f, psi_of_u, weight_of_u, elasticity)
+    by = chain(rho, psi, root_weight, elasticity)
     return Loss(
         name,
         by.rho,

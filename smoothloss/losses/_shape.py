@@ -41,7 +41,7 @@ import math
 import mlx.core as mx
 
 from .._engine.shapes import alone, apart
-from ._elementary import hypotenuse, polynomial, scalar
+from ._elementary import log_hypotenuse, polynomial, scalar
 
 
 def bounded(alpha: mx.array) -> mx.array:
@@ -91,7 +91,7 @@ class Integrals:
         alpha = apart(mx.where(mx.abs(alpha - 2) < eps, 2 - eps, alpha))
         self.b, self.sign = mx.abs(alpha - 2), mx.where(alpha < 2, -1.0, 1.0)
         self.q = 0.5 * alpha
-        _, length = hypotenuse(mx.abs(u) / mx.sqrt(self.b))
+        length = log_hypotenuse(mx.abs(u) / mx.sqrt(self.b))
         # Beyond, the loss itself overflows or has come to its limit.
         most = math.log(float(mx.finfo(u.dtype).max)) - 20
         self.length = apart(mx.minimum(most / mx.maximum(0.25, self.q), length))

@@ -43,7 +43,8 @@ def _nonzero(r: mx.array, epsilon: mx.array) -> mx.array:
 
 
 def rho_epsilon(r: mx.array, epsilon: mx.array) -> mx.array:
-    return mx.minimum(largest(r), epsilon) / _nonzero(r, epsilon)
+    k = mx.where(mx.maximum(mx.abs(r), epsilon) > 1, 0.25, 1.0)  # lest D overflow
+    return k * mx.minimum(largest(r), epsilon) / _nonzero(k * r, k * epsilon)
 
 
 def psi_prime(r: mx.array, epsilon: mx.array) -> mx.array:
@@ -56,7 +57,8 @@ def psi_epsilon(r: mx.array, epsilon: mx.array) -> mx.array:
 
 
 def rho_epsilon_epsilon(r: mx.array, epsilon: mx.array) -> mx.array:
-    return mx.square(psi(r, epsilon)) / _nonzero(r, epsilon)
+    p = psi(r, epsilon)
+    return p * (p / _nonzero(r, epsilon))  # as the square may underflow
 
 
 def weight(r: mx.array, epsilon: mx.array) -> mx.array:

@@ -37,8 +37,8 @@ from .._threshold import Threshold
 from .._traits import Traits
 from .._types import Array, Axis, Parameter, Reduction
 from . import cauchy, geman_mcclure, welsch
-from ._elementary import clip, largest, root, scalar, wide
-from ._scaled import SCALE, Scaled, chain, scaled
+from ._elementary import clip, hypotenuse, largest, root, scalar, wide
+from ._scaled import SCALE, Parts, Scaled, chain, elasticity as by_family, scaled
 from ._shape import bounded, f_alpha, f_alpha_alpha, half_h
 
 MILD = 16.0  # up to where powers of S = sqrt(1 + u^2/b) are accurate
@@ -50,6 +50,7 @@ class _Parts(NamedTuple):
     q: mx.array
     x: mx.array  # u^2/b, clipped
     s: mx.array
+    root_b: mx.array
 
     def times_length(self, k: mx.array) -> mx.array:
         """Return k log(1 + x): that of the rounded sum, and its rounding error over it."""
@@ -65,14 +66,16 @@ def _parts(u: mx.array, alpha: mx.array, most: mx.array | float) -> _Parts:
     eps = float(mx.finfo(u.dtype).eps)
     alpha = bounded(alpha)
     b = alone(mx.maximum(scalar(eps, u), alone(mx.abs(alpha - 2))))
-    q = mx.minimum(most, mx.abs(u) / mx.sqrt(b))
+    root_b = mx.sqrt(b)
+    q = mx.minimum(most, mx.abs(u) / root_b)
     m = mx.minimum(wide(q), q)
     x = mx.square(m)
-    return _Parts(alpha, b, q, x, mx.sqrt(1 + x) + (q - m))
+    return _Parts(alpha, b, q, x, mx.sqrt(1 + x) + (q - m), root_b)
 
 
-def f(u: mx.array, alpha: mx.array) -> mx.array:
-    alpha, b, q, x, _ = of = _parts(u, alpha, mx.inf)
+def rho(r: mx.array, alpha: mx.array, c: mx.array) -> mx.array:
+    u = r / c
+    alpha, b, q, x, *_ = of = _parts(u, alpha, mx.inf)
     beyond = mx.maximum(scalar(1.0, q), q * float(mx.finfo(q.dtype).smallest_normal) ** 0.5)
     length = of.times_length(scalar(1.0, u)) + 2 * mx.log(beyond)
     root = of.power(mx.abs(alpha) < MILD, of.times_length(0.25 * alpha))
@@ -91,7 +94,8 @@ def _root_weight(u: mx.array, alpha: mx.array) -> mx.array:
     return power / mx.where(mild, of.s, 1.0)
 
 
-def psi_of_u(u: mx.array, alpha: mx.array, c: mx.array) -> mx.array:
+def psi(r: mx.array, alpha: mx.array, c: mx.array) -> mx.array:
+    u = r / c
     root = _root_weight(u, alpha)
     # At infinity the root is that of the largest u, which at alpha = 1 makes 1/c of the limit.
     finite, one = mx.abs(u) < mx.inf, mx.sqrt(largest(u)) / c
@@ -100,16 +104,21 @@ def psi_of_u(u: mx.array, alpha: mx.array, c: mx.array) -> mx.array:
     return mx.where(finite, root / c, 1.0) * (root * k)
 
 
-def weight_of_u(u: mx.array, alpha: mx.array, c: mx.array) -> mx.array:
-    return mx.square(_root_weight(u, alpha) / c)
+def root_weight(r: mx.array, alpha: mx.array, c: mx.array) -> mx.array:
+    return _root_weight(r / c, alpha) / c
 
 
-def elasticity(n: int, u: mx.array, alpha: mx.array) -> mx.array:
-    x = _parts(u, alpha, mx.inf).x
-    return (n - 1 + bounded(alpha)) * (x / (1 + x)) + (n + 1) / (1 + x)
+def elasticity(n: int, r: mx.array, alpha: mx.array, c: mx.array) -> Parts:
+    a = mx.minimum(largest(r), mx.abs(r) / _parts(r, alpha, mx.inf).root_b)
+    return by_family(n, a, c, bounded(alpha))
 
 
-BY_SCALE: Scaled = chain(f, psi_of_u, weight_of_u, elasticity, largest)
+def reach(r: mx.array, c: mx.array) -> mx.array:
+    """The largest r of which r/c is finite."""
+    return largest(r) * mx.minimum(1, c)
+
+
+BY_SCALE: Scaled = chain(rho, psi, root_weight, elasticity, reach)
 
 
 def _u(r: mx.array, scale: mx.array) -> mx.array:
@@ -117,7 +126,10 @@ def _u(r: mx.array, scale: mx.array) -> mx.array:
 
 
 def rho_scale(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
-    return apart(BY_SCALE.rho_scale(r, apart(alpha), apart(scale)))
+    # Of fewer kernels than by the chain rule: a first step that learns compiles them all.
+    alpha, scale = apart(alpha), apart(scale)
+    r = clip(r, reach(r, scale))
+    return apart(-_u(r, scale) * psi(r, alpha, scale))
 
 
 def rho_alpha(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
@@ -126,7 +138,7 @@ def rho_alpha(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
 
 def psi_alpha(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
     u = _u(r, scale)
-    return psi_of_u(u, alpha, scale) * half_h(u, alpha)
+    return psi(clip(r, reach(r, scale)), alpha, scale) * half_h(u, alpha)
 
 
 def rho_alpha_alpha(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
@@ -150,10 +162,10 @@ def _parabola() -> Loss:
     """Alpha = 2, where f is half the square of u."""
     return scaled(
         "general_loss",
-        lambda u: 0.5 * mx.square(u),
-        lambda u, c: u / c,
-        lambda u, c: mx.square(1 / c) + 0 * clip(u, largest(u)),
-        lambda n, u: n + 1 + 0 * u,
+        lambda r, c: 0.5 * mx.square(r / c),
+        lambda r, c: r / c / c,
+        lambda r, c: 1 / c + 0 * clip(r, largest(r)),
+        lambda n, r, c: (n + 1 + 0 * r, 0.0),
         Traits(),
     )
 
@@ -161,23 +173,26 @@ def _parabola() -> Loss:
 def _hyperbola() -> Loss:
     """Alpha = 1, where f = S - 1 = u^2/(1 + S) with S = sqrt(1 + u^2)."""
 
-    def f(u: mx.array) -> mx.array:
-        a = mx.abs(u)
-        m = mx.minimum(wide(u), a)
+    def rho(r: mx.array, c: mx.array) -> mx.array:
+        a = mx.abs(r / c)
+        m = mx.minimum(wide(r), a)
         return a * (m / (1 + root(m)))
 
-    def psi_of_u(u: mx.array, c: mx.array) -> mx.array:
-        m = clip(u, wide(u))
+    def psi(r: mx.array, c: mx.array) -> mx.array:
+        m = clip(r / c, wide(r))
         return m / root(m) / c
 
-    def weight_of_u(u: mx.array, c: mx.array) -> mx.array:
-        m = clip(u, wide(u))
-        return 1 / (root(m) * mx.maximum(1, mx.abs(u) / wide(u))) / c / c
+    def root_weight(r: mx.array, c: mx.array) -> mx.array:
+        return 1 / (mx.sqrt(c) * mx.sqrt(hypotenuse(c, mx.abs(r))))
 
-    def elasticity(n: int, u: mx.array) -> mx.array:
-        return n + 1 / (1 + mx.square(u))
-
-    return scaled("general_loss", f, psi_of_u, weight_of_u, elasticity, Traits())
+    return scaled(
+        "general_loss",
+        rho,
+        psi,
+        root_weight,
+        lambda n, r, c: by_family(n, mx.abs(r), c, 1),
+        Traits(),
+    )
 
 
 CLOSED_FORMS: dict[float, Loss] = {
@@ -296,15 +311,15 @@ def general_loss(
     -----
     At r = 0 the second derivative is :math:`1/c^2` for every alpha. An infinite residual has the
     limits above, and gradient 0, :math:`\pm 1/c` or :math:`\pm\infty` for alpha below, at or above
-    1; one that overflows when divided by the scale counts as infinite. scale = inf gives 0. NaN
-    gives NaN, as does an infinite residual with an infinite scale. A NaN element of an array alpha,
-    or one of scale that is not positive, gives NaN there. The loss is continuous in alpha, but at
-    alpha = 2 its derivative by alpha is infinite for r not 0; the one returned is that of an alpha
-    an epsilon below. At infinite alpha it is 0; where the loss is beyond 1e29 it no longer grows.
-    Half types are computed in float32 and rounded once. Tested bounds in float32: value
-    :math:`8 + 2|\alpha|` ulp and gradient :math:`6 + 2.5|\alpha-2|` ulp (from an
-    :math:`|\alpha|` of 16 on :math:`6 + u^2` and :math:`10 + 3u^2`), 1 ulp in half types; means and
-    sums 1e-6 relative up to 1e8 elements.
+    1; one that overflows when divided by the scale counts as infinite, but at the alphas with a
+    closed form. scale = inf gives 0. NaN gives NaN, as does an infinite residual with an infinite
+    scale. A NaN element of an array alpha, or one of scale that is not positive, gives NaN there.
+    The loss is continuous in alpha, but at alpha = 2 its derivative by alpha is infinite for r not
+    0; the one returned is that of an alpha an epsilon below. At infinite alpha it is 0; where the
+    loss is beyond 1e29 it no longer grows. Half types are computed in float32 and rounded once.
+    Tested bounds in float32: value :math:`9 + 2.5|\alpha|` ulp and gradient :math:`11 +
+    2.5|\alpha-2|` ulp (from an :math:`|\alpha|` of 16 on :math:`8 + u^2` and :math:`10 + 3u^2`), 1
+    ulp in half types; means and sums 1e-6 relative up to 1e8 elements.
 
     References
     ----------
