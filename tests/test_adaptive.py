@@ -27,7 +27,7 @@ def test_log_z_and_its_derivatives_against_quadrature(dtype: mx.Dtype) -> None:
     assert (abs(second - sure[2]) <= 2e-5 * np.maximum(1, abs(sure[2]))).all()
 
 
-@pytest.mark.parametrize("dtype", [mx.float32, mx.float64])
+@pytest.mark.parametrize("dtype", [mx.float32, pytest.param(mx.float64, marks=pytest.mark.full)])
 def test_log_z_between_and_at_the_knots(dtype: mx.Dtype) -> None:
     w = np.concatenate([np.linspace(0, 14, 200), np.linspace(0, 0.1, 60)])
     w = np.concatenate([w, *(k * (1 + np.array([-1e-6, 0, 1e-6])) for k in KNOTS)])
@@ -147,6 +147,7 @@ def test_it_learns_the_noise_of_each_output() -> None:
     np.testing.assert_allclose(got["scale"], [0.5, 0.2], rtol=0.05)
 
 
+@pytest.mark.full
 def test_the_phone_calls() -> None:
     """Eight of 24 years are of another kind: the loss turns itself into the Cauchy's."""
     table = phones()

@@ -34,6 +34,7 @@ def test_the_example_of_reweighting_gives_the_line_it_says() -> None:
     np.testing.assert_allclose(names["line"], [-102.5, 2.04], rtol=1e-3)
 
 
+@pytest.mark.full
 def test_the_example_of_learned_robustness_gives_what_it_says() -> None:
     loss = run("sl.AdaptiveLoss(")["model"].loss
     np.testing.assert_allclose(as_numpy(loss.alpha.value), [2, 0], atol=0.2)

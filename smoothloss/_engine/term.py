@@ -99,7 +99,7 @@ class Term:
         """T, summed over all axes, or over those that broadcasting repeats."""
         whole = self.elementwise(*flat)
         if self.kind.checks and self.formula is not self.kernel.ordinary:
-            whole = apart(whole)  # so long a kernel has no room for a cast to float64
+            whole = apart(whole)  # in so long a kernel there is no room for a cast
         return summed_in_float64(whole, cast(Axes, self.axes))
 
     def of_float16(self, x: mx.array, y: mx.array, *rest: mx.array) -> mx.array:

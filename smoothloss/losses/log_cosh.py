@@ -17,6 +17,7 @@ import math
 import mlx.core as mx
 
 from .._engine.arguments import known_keywords
+from .._engine.shapes import apart
 from .._loss import Loss, loss_function
 from .._modules import LossModule
 from .._traits import Traits
@@ -30,7 +31,8 @@ def rho(r: mx.array) -> mx.array:
     a = mx.abs(r)
     near = mx.minimum(scalar(FAR, r), a)
     t = mx.expm1(near)
-    return log1p(0.5 * t * (t / (1 + t))) + (a - near)
+    # Apart, since the kernel is so long that there is no room for a cast to float64.
+    return apart(log1p(0.5 * t * (t / (1 + t))) + (a - near))
 
 
 def psi(r: mx.array) -> mx.array:
