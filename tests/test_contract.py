@@ -147,7 +147,7 @@ def test_threshold_gradients_are_finite_for_finite_data(entry: Entry) -> None:
         assert mx.isfinite(partial(entry, (1 + k,))(x, y, *theta)[at]).all()
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_compiled_is_eager_to_the_bit(entry: Entry, dtype: mx.Dtype) -> None:
     x, y, *theta = grid(entry, dtype)

@@ -44,7 +44,7 @@ def count(f: object, *row: mx.array) -> collections.Counter[str]:
     return data_nodes([v for _, v in tree_flatten(out)], row[:2])
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("threshold", [None, mx.array(0.5)])
 def test_value_and_grad_of_a_mean_is_two_kernels_and_one_temporary(
@@ -90,7 +90,7 @@ def test_any_other_alpha_is_as_cheap_in_kernels(name: str, alpha: object) -> Non
     assert peak(f, x, y) <= N * 8 + SLACK * 4
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("given", [("weights",), ("where",), ("weights", "where")])
 def test_no_temporary_for_weights_and_masks(
@@ -163,6 +163,7 @@ def compiling(folder: Path, code: str, *arguments: str) -> str:
 
 
 @pytest.mark.every(5)
+@pytest.mark.every(3)
 @pytest.mark.parametrize("entry", WITH_THRESHOLD)
 def test_a_new_threshold_compiles_no_new_kernel(entry: Entry, tmp_path: Path) -> None:
     found = compiling(tmp_path, COUNT_KERNELS, entry.name, entry.threshold_names[-1])

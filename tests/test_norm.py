@@ -16,7 +16,7 @@ from smoothloss._demo.data import phones
 from smoothloss._demo.fit import fit, mad
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 def test_rho_psi_and_its_derivative_are_those_of_the_loss(entry: Entry) -> None:
     r = mx.random.normal((50,)) * 2
     norm = sl.RobustNorm(entry.function, **thresholds(entry, 0.7))

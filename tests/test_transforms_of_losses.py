@@ -24,7 +24,7 @@ def batch(dtype: mx.Dtype) -> tuple[mx.array, mx.array]:
     return tuple(mx.random.normal((ROWS, COLUMNS)).astype(dtype) * 2 for _ in range(2))
 
 
-@pytest.mark.every(13)
+@pytest.mark.every(19)
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("kind", ["float", "0-d", "vector"])
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
