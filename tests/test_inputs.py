@@ -271,11 +271,27 @@ def test_the_difference_of_integers_is_exact(entry: Entry, dtype: mx.Dtype) -> N
     if entry.name == "l1_loss":
         f = functools.partial(entry.function, reduction="sum")
         assert same_bits(mx.compile(f)(a, b), f(r, mx.zeros(5)))
+    if dtype.size == 8:  # and so far apart that their difference has 65 bits
+        least = int(mx.iinfo(dtype).min)
+        far = np.array([most, least, most, most], narrow)
+        near = np.array([least, most, 0, most - 1], narrow)
+        exact = mx.array([float(int(a) - int(b)) for a, b in zip(far, near, strict=True)])
+        assert mx.allclose(sl.l1_loss(far, near, "none"), mx.abs(exact), 1e-6, 0)
     w, mask = mx.array([1.0, 2.0, 3.0, 4.0, 5.0]), mx.array([True, False, True, True, True])
     f = functools.partial(entry.function, reduction="mean", where=mask)
     assert same_bits(f(a, b, weights=w), f(r, mx.zeros(5), weights=w))
     by = [mx.grad(lambda w, d=d: f(*d, weights=w))(w) for d in ((a, b), (r, mx.zeros(5)))]
     assert same_bits(*by)
+
+
+@pytest.mark.parametrize("yes", [True, False])
+def test_a_mask_may_be_a_numpy_boolean(entry: Entry, yes: bool) -> None:
+    x, y = mx.array([1.0, 2.0]), mx.zeros(2)
+    for reduction in ("none", "mean", "sum"):
+        f = functools.partial(entry.function, x, y, reduction=reduction)
+        assert same_bits(f(where=np.bool_(yes)), f(where=mx.array(yes)))
+    g = mx.grad(lambda x: entry.function(x, y, reduction="sum", where=np.array(yes)[()]))(x)
+    assert yes or g.tolist() == [0, 0]
 
 
 BAD_THRESHOLDS = {

@@ -139,9 +139,9 @@ def test_gradients_by_the_weights_of_every_loss(entry: Entry) -> None:
 def test_as_many_axes_as_the_data(name: str) -> None:
     """One for each row must not be taken for one for each column where the data are square."""
     x, y = mx.ones((3, 3)), mx.zeros((3, 3))
-    few, deep = mx.array([1.0, 0.0, 1.0]), mx.ones((3, 3, 1))
+    few, deep, long = mx.array([1.0, 0.0, 1.0]), mx.ones((3, 3, 1)), mx.ones((3, 2))
     if name == "where":
-        few, deep = few > 0, deep > 0
+        few, deep, long = few > 0, deep > 0, long > 0
     cure = rf"Pass {name}\[:, None\] or {name}\[None, :\]\."
     with pytest.raises(ValueError, match=cure):
         sl.l1_loss(x, y, **{name: few})
@@ -151,6 +151,10 @@ def test_as_many_axes_as_the_data(name: str) -> None:
         assert sl.l1_loss(x, y, **{name: cured}).item() == 1
     with pytest.raises(ValueError, match=rf"Pass {name}\[:, None\]\."):
         sl.l1_loss(x[:, :2], y[:, :2], **{name: few})
+    with pytest.raises(ValueError, match=rf"Pass {name}\.T\."):  # reshaped, it would be mixed up
+        sl.l1_loss(x[:2], y[:2], **{name: long})
+    with pytest.raises(ValueError, match=r"Reshape it to as many axes as the data"):
+        sl.l1_loss(x, y, **{name: mx.concatenate([few] * 3)})
     none = mx.array(True) if name == "where" else mx.array(2.0)
     assert sl.l1_loss(x, y, "sum", **{name: none}).item() == (9 if name == "where" else 18)
 

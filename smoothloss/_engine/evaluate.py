@@ -41,7 +41,8 @@ def evaluate(
     """
     given = [*thresholds, weights, where]
     key: Hashable = None
-    if type(x) is mx.array and type(y) is mx.array:
+    # A mask of NumPy, which may be hashable, is converted anew for each call.
+    if type(x) is mx.array and type(y) is mx.array and (where is None or type(where) is mx.array):
         key = (x.shape, y.shape, x.dtype, y.dtype, reduction, on_cpu(), *map(kind, thresholds))
         if not (weights is None and where is None and axis is None):
             key = (*key, kind(weights), kind(where), kind(axis))

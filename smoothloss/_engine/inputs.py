@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import operator
 from collections.abc import Sequence
 from numbers import Real
@@ -56,6 +55,8 @@ def as_array(
     if isinstance(value, np.ndarray | np.generic):
         got = f"{got} of dtype {value.dtype}"
         cure = part if value.dtype.kind == "c" else "Convert it with .astype(np.float32)."
+        if boolean and value.dtype.kind not in _NUMPY_KINDS:
+            cure = "Convert it with .astype(bool)."
         if value.dtype.kind in _NUMPY_KINDS and value.dtype.itemsize <= 8:
             native = value.dtype.newbyteorder("=")
             dtype = mx.float64 if wide and native == np.float64 else None
@@ -146,8 +147,10 @@ def _cure(name: str, value: mx.array, shape: Sequence[int]) -> str:
     ]
     if value.ndim < len(shape) and fits:
         return f"Pass {' or '.join(name + index for index in fits)}."
-    if value.size == math.prod(shape):
+    if [n for n in value.shape if n != 1] == [n for n in shape if n != 1]:
         return f"Pass {name}.reshape({tuple(shape)})."
+    if value.shape[::-1] == tuple(shape):
+        return f"Pass {name}.T."
     return (
         "Reshape it to as many axes as the data, of length 1 where it is shared, or widen the "
         "data with mx.broadcast_to."
@@ -191,7 +194,7 @@ def weighting(
     """The weights, a float or an array."""
     wide = dtype == mx.float64
     array = None if is_number(value) else as_array(function, "weights", value, wide=wide)
-    if reduction == "mean" and (array is None or array.ndim == 0):
+    if reduction == "mean" and (array is None or not array.ndim or not shape):
         raise ValueError(
             f"{function}: `weights` is a single number, which cancels in a mean; expected an array "
             f"of the data's axes. Multiply the loss by it instead."
@@ -234,7 +237,7 @@ def axes(function: str, reduction: object, axis: object, ndim: int) -> tuple[int
             f"{function}: `axis` is {axis!r}, but reduction='none' reduces nothing. "
             f"Pass reduction='mean' or 'sum', or leave `axis` out."
         )
-    given: Sequence[Any] = axis if isinstance(axis, tuple | list) else (axis,)
+    given: Sequence[Any] = axis if isinstance(axis, tuple | list | range) else (axis,)
     found = []
     for a in given:
         if is_array(a):

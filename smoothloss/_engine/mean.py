@@ -52,7 +52,7 @@ def inverse(
     if repeats == 0:
         return mx.zeros(kept, dtype)
     if kind.few and (kind.fixed or not kind.masked):  # MLX's own adjoint sums nothing here
-        total = selected(mx.float64)(*given).sum(own)
+        total = selected(dtype)(*given).astype(mx.float64).sum(own)
     elif kind.fixed:
         total = summed_in_kernel(selected(dtype), given, own)
     else:

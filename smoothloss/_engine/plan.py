@@ -60,11 +60,7 @@ class Plan:
             scalar(slot, self.compute, rules) if isinstance(slot, float) else given[slot]
             for slot in self.slots
         ]
-        if self.integers:
-            # So differences beyond the digits of floating point are exact.
-            row = [(x.astype(mx.int64) - y.astype(mx.int64)).astype(self.compute), *row]
-        else:
-            row = [x, y, *row]
+        row = [difference(x, y, self.compute), *row] if self.integers else [x, y, *row]
         function = self.functions.get((rules, live)) or self.function(rules, live)
         if self.weighted:
             kind = self.kind._replace(fixed=not live)
@@ -92,6 +88,18 @@ class Plan:
         return function
 
 
+def difference(x: mx.array, y: mx.array, dtype: mx.Dtype) -> mx.array:
+    """The difference of integers, rounded once: they may have more digits than ``dtype``.
+
+    That of integers of 64 bits may wrap round, by 2^64, which their rounded difference tells.
+    """
+    exact = (x.astype(mx.int64) - y.astype(mx.int64)).astype(dtype)
+    if max(x.dtype.size, y.dtype.size) < 8:
+        return exact
+    rounded = x.astype(dtype) - y.astype(dtype)
+    return exact + mx.round((rounded - exact) * 2.0**-64) * 2.0**64
+
+
 def prepare(
     loss: Loss,
     name: str,
@@ -110,22 +118,25 @@ def prepare(
     axes = inputs.axes(name, reduction, axis, len(shape))
     few = 0 < x.size <= FEW and axis is None and compute == mx.float32 and on_cpu()
     theta, checks = inputs.thresholds(name, loss.thresholds, chosen, shape, compute)
-    row: list[float | mx.array] = [*theta]
+    # Arrays among the thresholds come in the order in which they were given.
+    places = [i for i, v in enumerate(thresholds) if inputs.is_array(v)]
+    row: list[tuple[float | mx.array, int]] = [
+        (value, -1 if isinstance(value, float) else places.pop(0)) for value in theta
+    ]
     factors = 0
     if weights is not None:
-        row.append(inputs.weighting(name, weights, shape, compute, reduction))
+        checked = inputs.weighting(name, weights, shape, compute, reduction)
+        row.append((checked, len(given) - 2))
         factors = 1
         if reduction == "mean" and not few:
-            row.append(unit(shape))
+            row.append((unit(shape), -1))
             factors = 2
     if where is not None:
-        row.append(inputs.selection(name, where, shape))
-    # The arrays come in the order in which they were given.
-    places = iter(i for i, v in enumerate(given) if inputs.is_array(v))
-    slots = [value if isinstance(value, float) else next(places) for value in row]
-    for slot, value in zip(slots, row, strict=True):
-        if isinstance(slot, int):
-            given[slot] = value
+        row.append((inputs.selection(name, where, shape), len(given) - 1))
+    slots = [value if isinstance(value, float) else place for value, place in row]
+    for value, place in row:
+        if not isinstance(value, float):
+            given[place] = value
     integers = all(mx.issubdtype(v.dtype, mx.integer) for v in (x, y))
     first, second = (compute, None) if integers else (x.dtype, y.dtype)
     kind = Kind(first, second, checks, factors, where is not None, few=few)

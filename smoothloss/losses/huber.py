@@ -170,9 +170,7 @@ def huber_loss(
 
     Examples
     --------
-    >>> import math
-
-    import mlx.core as mx
+    >>> import mlx.core as mx
     >>> import smoothloss as sl
     >>> inputs = mx.array([0.0, 0.5, 3.0])
     >>> sl.huber_loss(inputs, mx.zeros(3), delta=2.0)
@@ -203,9 +201,7 @@ class HuberLoss(LossModule):
 
     Examples
     --------
-    >>> import math
-
-    import mlx.core as mx
+    >>> import mlx.core as mx
     >>> import smoothloss as sl
     >>> loss = sl.HuberLoss(delta=2.0)
     >>> loss

@@ -224,9 +224,7 @@ def quantile_huber_loss(
 
     Examples
     --------
-    >>> import math
-
-    import mlx.core as mx
+    >>> import mlx.core as mx
     >>> import smoothloss as sl
     >>> predictions = mx.array([-0.5, 0.5, 3.0])
     >>> sl.quantile_huber_loss(predictions, mx.zeros(3), 0.75, reduction="none")
@@ -263,9 +261,7 @@ class QuantileHuberLoss(LossModule):
 
     Examples
     --------
-    >>> import math
-
-    import mlx.core as mx
+    >>> import mlx.core as mx
     >>> import smoothloss as sl
     >>> loss = sl.QuantileHuberLoss(quantile=0.75)
     >>> loss

@@ -187,9 +187,7 @@ def smooth_l1_loss(
 
     Examples
     --------
-    >>> import math
-
-    import mlx.core as mx
+    >>> import mlx.core as mx
     >>> import smoothloss as sl
     >>> predictions = mx.array([0.0, 0.5, 3.0])
     >>> sl.smooth_l1_loss(predictions, mx.zeros(3), reduction="none")
@@ -223,9 +221,7 @@ class SmoothL1Loss(LossModule):
 
     Examples
     --------
-    >>> import math
-
-    import mlx.core as mx
+    >>> import mlx.core as mx
     >>> import smoothloss as sl
     >>> loss = sl.SmoothL1Loss(beta=0.5)
     >>> loss
