@@ -141,7 +141,7 @@ def test_full_disk_leaves_the_old_picture() -> None:
     old = Path("phones.png").read_bytes()
     limited = 'ulimit -f 2; exec "$@"'
     process = start(shell=limited, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
-    out, err = process.communicate()
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 2
     assert out.startswith(b"loss")
     assert b"Picture" not in out
@@ -158,7 +158,7 @@ def test_nobody_reads(arguments: tuple[str, ...], unbuffered: str) -> None:
     os.close(read)
     process = start(*arguments, stdout=write, env={**os.environ, "PYTHONUNBUFFERED": unbuffered})
     os.close(write)
-    _, err = process.communicate()
+    _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, b"")
     assert Path("phones.png").exists() == (not arguments)
 
@@ -170,7 +170,7 @@ def test_full_stdout(arguments: tuple[str, ...], unbuffered: str) -> None:
     with open("/dev/full", "wb") as full:
         environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
         process = start(*arguments, stdout=full, env=environment)
-        _, err = process.communicate()
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 2
     assert err.startswith(b"python -m smoothloss: error: standard output: No space left on device")
     assert err.count(b"\n") == 1
@@ -181,14 +181,14 @@ def test_full_stdout(arguments: tuple[str, ...], unbuffered: str) -> None:
 def test_full_stderr() -> None:
     with open("/dev/full", "wb") as full:
         process = start("--out", "x", stderr=full)
-        assert process.communicate()[0] == b""
+        assert process.communicate(timeout=60)[0] == b""
     assert process.returncode == 2
 
 
 @pytest.mark.parametrize("closed", [1, 2])
 def test_closed_stream(closed: int) -> None:
     process = start(shell=f'exec "$@" {closed}>&-')
-    out, err = process.communicate()
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, b"")
     assert out.startswith(b"loss" if closed == 2 else b"")
     assert Path("phones.png").exists()
@@ -225,12 +225,12 @@ def test_any_name_in_any_locale(name: bytes, locale: dict[str, str]) -> None:
         pytest.skip("this file system has no such names")
     environment = {**os.environ, **locale}
     process = start("--data", data, env=environment)
-    out, err = process.communicate()
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, b"")
     assert out.splitlines()[-1].startswith(b"Picture: ")
     assert Path(data).with_suffix(".png").exists()
     process = start("--data", data + "x", env=environment)
-    _, err = process.communicate()
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 2
     assert b"no such file" in err
     assert err.count(b"\n") == 1
