@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -196,7 +197,9 @@ def test_closed_stream(closed: int) -> None:
 
 def test_ctrl_c_says_nothing() -> None:
     os.mkfifo("my.csv")
-    process = start("--data", "my.csv")
+    # A program started in the background may ignore the signal, and its children with it.
+    heeding = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = start("--data", "my.csv", preexec_fn=heeding)
     with open("my.csv", "wb"):  # opens when the program does
         for _ in range(5):  # a signal between its opening and its reading waits for the next
             process.send_signal(signal.SIGINT)
