@@ -99,10 +99,10 @@ def test_the_gradient_of_l1_is_the_same_for_few_and_for_many() -> None:
 # Of the mean of 256 elements without mx.compile, at most: primitives and Python functions of the
 # package, of a forward pass and with the gradient.
 COUNTS = {
-    "mse_loss": ((7, 19), (14, 21)),
-    "l1_loss": ((7, 21), (14, 21)),
-    "huber_loss": ((13, 30), (16, 24)),
-    "smooth_l1_loss": ((14, 33), (16, 24)),
+    "mse_loss": ((7, 20), (14, 23)),
+    "l1_loss": ((7, 22), (14, 23)),
+    "huber_loss": ((13, 31), (16, 26)),
+    "smooth_l1_loss": ((14, 34), (16, 26)),
 }
 
 
@@ -141,7 +141,7 @@ def test_an_eager_call_does_little(name: str, tmp_path: Path) -> None:
         assert functions_called(steps, x, y) <= most_functions
 
 
-@pytest.mark.parametrize(("given", "most"), [("weights", (21, 41)), ("where", (19, 39))])
+@pytest.mark.parametrize(("given", "most"), [("weights", (21, 42)), ("where", (19, 40))])
 def test_weights_and_masks_add_little(given: str, most: tuple[int, int], tmp_path: Path) -> None:
     x, y, w = mx.ones((256, 1)), mx.zeros((256, 1)), mx.ones((256, 1))
 

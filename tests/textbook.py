@@ -65,7 +65,7 @@ TEXTBOOK = {
         " else abs(alpha - 2)/alpha*((1 + (r/scale)**2/abs(alpha - 2))**(alpha/2) - 1)",
         ulps=(
             "9 + 2.5*abs(alpha) if abs(alpha) < 16 else 8 + (r/scale)**2",
-            "12 + 2.5*abs(alpha - 2) if abs(alpha) < 16 else 10 + 3*(r/scale)**2",
+            "17 + 2.5*abs(alpha - 2) if abs(alpha) < 16 else 10 + 3*(r/scale)**2",
         ),
         use="you want to tune by one number how robust the loss is",
         bound="1/scale if alpha == 1 else exp(-1/2)/scale if alpha == -inf else inf"
@@ -126,7 +126,7 @@ TEXTBOOK = {
     ),
     "welsch_loss": Row(
         formula="1 - exp(-(r/scale)**2/2)",
-        ulps=("4", "7 + 1.5*(r/scale)**2"),
+        ulps=("4", "9 + 1.5*(r/scale)**2"),
         use="outliers should be ignored, and lose their influence faster than with Geman-McClure",
         bound="exp(-1/2)/scale",
         convex="False",

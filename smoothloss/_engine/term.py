@@ -68,7 +68,6 @@ class Term:
         self.live = order if kind.fixed else kind.factors
         # Nothing is cast, checked or masked, so little is left to do.
         self.lean = not (self.casts or self.checked or kind.masked or dtype != self.compute)
-        self.times = 0 if kind.few and self.lean else order  # that arguments are renewed
         self.elementwise = self.lean_elementwise if self.lean else self.full_elementwise
         self.reduced = (
             self.elementwise if axes is None else self.sum_of_few if kind.few else self.sum
@@ -118,7 +117,7 @@ class Term:
         if self.data == 1:
             r = x
         else:
-            r = (renewed(x, self.times) if self.times else x) - rest[0]
+            r = (renewed(x, self.order) if self.order else x) - rest[0]
             rest = rest[1:]
         n = len(rest) - self.kind.factors
         out = self.of_residual(r, *rest[:n])
@@ -138,13 +137,13 @@ class Term:
         kind = self.kind
         r = flat[0]
         if kind.y is not None:
-            x, y = renewed(r, self.times), flat[1]
+            x, y = renewed(r, self.order), flat[1]
             if self.casts:
-                x, y = x.astype(self.compute), renewed(y, self.times).astype(self.compute)
+                x, y = x.astype(self.compute), renewed(y, self.order).astype(self.compute)
             r = x - y
         thetas: Sequence[mx.array] = flat[self.data : self.first_factor]
         if self.checked:
-            thetas = [renewed(v, self.times).astype(self.compute) for v in thetas]
+            thetas = [renewed(v, self.order).astype(self.compute) for v in thetas]
         if kind.masked and not self.kernel.partials:
             r = mx.where(flat[-1], r, 0)  # so that MLX, differentiating, meets no NaN
         out = self.of_residual(r, *thetas)
@@ -161,7 +160,7 @@ class Term:
         """
         scales = [threshold.validity(thetas[i]) for i, threshold in self.checked]
         scales += [
-            f if f.dtype == self.compute else renewed(f, self.times).astype(self.compute)
+            f if f.dtype == self.compute else renewed(f, self.order).astype(self.compute)
             for f in factors
         ]
         return functools.reduce(mx.multiply, scales)
