@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import functools
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
+from graph import primitives
 from measure import interleaved
 from mlx.utils import tree_flatten
 from peers import Step
@@ -37,7 +36,7 @@ def layers(name: str, x: mx.array, y: mx.array) -> dict[str, Callable[..., mx.ar
     record, peer = function.loss, getattr(nn.losses, name, None)
     theta = [t.default for t in record.thresholds]
     given = [*theta, None, None]
-    plan, *_ = prepare(record, name, record.data_names, x, y, theta, "mean", None, given)
+    plan, *_ = prepare(record, name, record.data_names, x, y, "mean", None, given)
     row = [mx.array(v) for v in theta]
     term, count = plan.function(True, False), mx.array(float(x.size))
     found: dict[str, Callable[..., mx.array]] = {
@@ -67,13 +66,10 @@ def build(graph: Graph) -> float:
     return min(rounds) * 1e6
 
 
-def primitives(graph: Graph) -> int:
-    """The nodes of a graph."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "graph.dot")
-        leaves = cast(list[tuple[str, mx.array]], tree_flatten(graph()))
-        mx.export_to_dot(str(file), *(v for _, v in leaves))
-        return file.read_text().count("shape=rectangle")
+def nodes(graph: Graph) -> int:
+    """The primitives of a graph."""
+    leaves = cast(list[tuple[str, mx.array]], tree_flatten(graph()))
+    return primitives([v for _, v in leaves])
 
 
 def main() -> None:
@@ -96,7 +92,7 @@ def main() -> None:
         print(f"{title:<36}{'primitives':>12}{'build us':>10}{'all us':>8}")
         for name, graph in graphs.items():
             everything = statistics.median(times[name]) * 1e6
-            print(f"    {name:<32}{primitives(graph):>12}{build(graph):>10.1f}{everything:>8.0f}")
+            print(f"    {name:<32}{nodes(graph):>12}{build(graph):>10.1f}{everything:>8.0f}")
 
 
 if __name__ == "__main__":

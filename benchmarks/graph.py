@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import mlx.core as mx
@@ -14,16 +14,25 @@ EDGE = re.compile(r'"?([^"\s]+)"? -> "?([^"\s]+)"?')
 NODE = re.compile(r'\{ (\d+) \[label ?= ?"(\w+)"')
 
 
+def _dot(outputs: Sequence[mx.array], named: Mapping[str, mx.array]) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "graph.dot"
+        mx.export_to_dot(str(file), *outputs, **named)
+        return file.read_text()
+
+
+def primitives(outputs: Sequence[mx.array]) -> int:
+    """How many primitives a graph holds."""
+    return _dot(outputs, {}).count("shape=rectangle")
+
+
 def data_nodes(outputs: Sequence[mx.array], data: Sequence[mx.array]) -> collections.Counter[str]:
     """The primitives between the data and the outputs by name, fused kernels as "Compiled".
 
     Those of scalars are left out: what depends on no data, or on their sums alone.
     """
     named = {f"data{i}": v for i, v in enumerate(data)}
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "graph.dot"
-        mx.export_to_dot(str(file), *outputs, **named)
-        text = file.read_text()
+    text = _dot(outputs, named)
     labels = dict(NODE.findall(text))
     after = collections.defaultdict(list)
     edges = EDGE.findall(text)

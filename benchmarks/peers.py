@@ -134,8 +134,7 @@ def _torch_step(workload: Workload, data: Data, *, compiled: bool) -> Step | Non
     if function is None:
         return None
     names = {} if data.threshold is None else {str(workload.threshold_name): data.threshold}
-    given = data.weights if data.where is None else data.where
-    factors = None if given is None else torch.tensor(given).to(dtype)
+    factors = None if data.factors is None else torch.tensor(data.factors).to(dtype)
 
     def loss(x: Any, y: Any) -> Any:
         if factors is None:
@@ -168,8 +167,7 @@ def _jax_step(workload: Workload, data: Data) -> Step | None:
     if elementwise is None:
         return None
     x, y = (jax.numpy.array(v, workload.dtype) for v in (data.x, data.y))
-    given = data.weights if data.where is None else data.where
-    factors = None if given is None else jax.numpy.array(given, workload.dtype)
+    factors = None if data.factors is None else jax.numpy.array(data.factors, workload.dtype)
 
     def loss(x: Any, y: Any) -> Any:
         return _mean(elementwise(x, y), factors)

@@ -77,6 +77,11 @@ class Data:
     weights: NDArray[np.float32] | None
     where: NDArray[np.bool_] | None
 
+    @property
+    def factors(self) -> NDArray[np.float32] | NDArray[np.bool_] | None:
+        """What the losses are multiplied by where masks are factors: weights or mask."""
+        return self.weights if self.where is None else self.where
+
 
 def data(workload: Workload) -> Data:
     rng = np.random.default_rng(workload.n)

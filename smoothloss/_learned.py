@@ -12,8 +12,8 @@ import mlx.core as mx
 import numpy as np
 
 from ._engine import inputs
+from ._engine.kind import compute_dtype
 from ._engine.shapes import alone
-from ._engine.term import compute_dtype
 from ._frozen import PartlyFrozen
 from ._threshold import as_float, is_number
 from ._types import Parameter
@@ -190,7 +190,7 @@ class Learned(PartlyFrozen):
     @property
     def value(self) -> mx.array:
         """The present value, between the bounds."""
-        return between(self.low, self.high)(self.raw.astype(compute_dtype(self.raw)))
+        return between(self.low, self.high)(self.raw.astype(compute_dtype(self.raw.dtype)))
 
     def __repr__(self) -> str:
         low = f", low={self.low}" if self._low_is_given else ""
@@ -202,7 +202,7 @@ class Learned(PartlyFrozen):
         if is_number(initial):
             initial = mx.array(_held("initial", initial), mx.float32)
         v = inputs.floating("Learned", "initial", initial)
-        v = v.astype(compute_dtype(v))
+        v = v.astype(compute_dtype(v.dtype))
         raw, most = mx.log(v - self.low), FAR
         if self.high < math.inf:
             raw, most = raw - mx.log(self.high - v), NEAR_ONE
@@ -231,12 +231,3 @@ def _held(name: str, value: object) -> float:
             f"Rescale the data, or leave out `high` for no upper bound."
         )
     return number
-
-
-def refuse_as_weights(function: str, weights: object) -> None:
-    """Raise if the weights of a call are learned."""
-    if isinstance(weights, Learned):
-        raise TypeError(
-            f"{function}: `weights` is of type Learned; expected an array. Pass its value, as in "
-            f"learned.value."
-        )

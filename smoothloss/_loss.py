@@ -17,7 +17,6 @@ from ._engine.arguments import DATA, bind, known_keywords, signature, two_arrays
 from ._engine.evaluate import Caller, evaluate
 from ._engine.kernel import Kernel, tree, weight_of
 from ._engine.plan import Plan
-from ._learned import refuse_as_weights
 from ._threshold import Threshold, as_float, is_number
 from ._traits import Traits
 from ._types import Array, Axis, Formula, Parameter, Reduction
@@ -227,8 +226,6 @@ class Loss:
                     raise unknown(self.name, keyword, self.__signature__.parameters)
             x, y, rest = two_arrays(self.name, self.data_names, given, named)
             *values, reduction = bind(self.name, self.thresholds, rest, named, self.reduction)
-        if weights is not None:
-            refuse_as_weights(self.name, weights)
         return evaluate(self, self._caller, x, y, values, reduction, weights, where, axis)
 
     @functools.cached_property

@@ -13,7 +13,7 @@ from ._engine import inputs
 from ._engine.arguments import DATA, bind, two_arrays, unknown
 from ._engine.evaluate import Caller, evaluate
 from ._frozen import PartlyFrozen
-from ._learned import Learned, refuse_as_weights
+from ._learned import Learned
 from ._loss import Loss
 from ._threshold import Threshold, is_number
 from ._types import Array, Axis, Parameter, Reduction
@@ -201,8 +201,6 @@ class LossModule(PartlyFrozen):
                 f"{name}: {len(data)} arguments were given by position; expected two arrays, "
                 f"predictions and targets. Pass the rest by keyword."
             )
-        if weights is not None:
-            refuse_as_weights(name, weights)
         held = list(self.thresholds.values())
         return evaluate(self.loss, Caller(name), x, y, held, self.reduction, weights, where, axis)
 

@@ -1,6 +1,5 @@
 """Calls under a transform and calls without one, which take a shorter way: the same results."""
 
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +8,13 @@ from types import FrameType
 import mlx.core as mx
 import numpy as np
 import pytest
-from cases import BY_NAME, FLOATS, Entry, call, same_bits, thresholds
+from cases import BY_NAME, FLOATS, Entry, call, same_bits, script, thresholds
 from mlx.utils import tree_flatten
 
 import smoothloss as sl
 from smoothloss._engine.tracing import traced
+
+GRAPH = script("benchmarks/graph.py")
 
 
 def seen(transform: Callable[[Callable[..., mx.array]], Callable[..., object]]) -> bool:
@@ -106,9 +107,8 @@ COUNTS = {
 }
 
 
-def primitives(f: Callable[..., object], *row: mx.array, file: Path) -> int:
-    mx.export_to_dot(str(file), *(v for _, v in tree_flatten(f(*row))))
-    return len(re.findall(r"shape=rectangle", file.read_text()))
+def primitives(f: Callable[..., object], *row: mx.array) -> int:
+    return GRAPH.primitives([v for _, v in tree_flatten(f(*row))])
 
 
 def functions_called(f: Callable[..., object], *row: mx.array) -> int:
@@ -127,7 +127,7 @@ def functions_called(f: Callable[..., object], *row: mx.array) -> int:
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_an_eager_call_does_little(name: str, tmp_path: Path) -> None:
+def test_an_eager_call_does_little(name: str) -> None:
     """A primitive costs 2 to 3 microseconds, whatever the size, and Python is not far behind."""
     x, y = mx.ones(256), mx.zeros(256)
     loss = getattr(sl, name)
@@ -137,12 +137,12 @@ def test_an_eager_call_does_little(name: str, tmp_path: Path) -> None:
     ):
         for _ in range(2):  # the first call of a kind is taken for a traced one
             mx.eval(steps(x, y))
-        assert primitives(steps, x, y, file=tmp_path / "f.dot") <= most_primitives
+        assert primitives(steps, x, y) <= most_primitives
         assert functions_called(steps, x, y) <= most_functions
 
 
 @pytest.mark.parametrize(("given", "most"), [("weights", (21, 42)), ("where", (19, 40))])
-def test_weights_and_masks_add_little(given: str, most: tuple[int, int], tmp_path: Path) -> None:
+def test_weights_and_masks_add_little(given: str, most: tuple[int, int]) -> None:
     x, y, w = mx.ones((256, 1)), mx.zeros((256, 1)), mx.ones((256, 1))
 
     def f(x: mx.array, y: mx.array, w: mx.array) -> mx.array:
@@ -152,7 +152,7 @@ def test_weights_and_masks_add_little(given: str, most: tuple[int, int], tmp_pat
     for steps, bound in zip((f, mx.value_and_grad(f)), most, strict=True):
         for _ in range(2):
             mx.eval(steps(*row))
-        assert primitives(steps, *row, file=tmp_path / "f.dot") <= bound
+        assert primitives(steps, *row) <= bound
 
 
 def test_what_a_call_needs_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:

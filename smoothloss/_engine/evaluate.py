@@ -52,7 +52,7 @@ def evaluate(
             key = plan = None
         if plan is not None:
             return plan(x, y, given)
-    plan, x, y = prepare(loss, *caller, x, y, thresholds, reduction, axis, given)
+    plan, x, y = prepare(loss, *caller, x, y, reduction, axis, given)
     if key is not None:
         if len(loss.plans) >= MOST:
             loss.plans.clear()

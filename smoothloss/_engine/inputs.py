@@ -12,6 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from .._threshold import Check, Threshold, as_float, is_number, kind_of
+from .kind import compute_dtype
 
 _NUMPY_KINDS = "fiub"  # floating, integer, unsigned, boolean
 PART = "Take its real part or magnitude."
@@ -90,10 +91,6 @@ def data(
     function: str, names: tuple[str, str], x: object, y: object
 ) -> tuple[mx.array, mx.array, mx.Dtype, mx.Dtype]:
     """The two data arrays, the dtype of the result, and that of the arithmetic."""
-    if type(x) is mx.array and type(y) is mx.array:  # as nearly always
-        dtype = x.dtype
-        if dtype in _COMMON and dtype == y.dtype and x.shape == y.shape:
-            return x, y, dtype, mx.float32
     wide = any(type(v) is mx.array and v.dtype == mx.float64 for v in (x, y))
     beside = [name if is_array(v) else None for name, v in zip(names, (x, y), strict=True)]
     a = as_array(function, names[0], x, wide=wide, beside=beside[1])
@@ -105,7 +102,7 @@ def data(
             f"mx.broadcast_to."
         )
     dtype = mx.result_type(a, b)
-    compute = mx.float64 if dtype == mx.float64 else mx.float32
+    compute = compute_dtype(dtype)
     return a, b, dtype if mx.issubdtype(dtype, mx.floating) else compute, compute
 
 

@@ -10,6 +10,11 @@ import mlx.core as mx
 from .._threshold import Check
 
 
+def compute_dtype(*dtypes: mx.Dtype) -> mx.Dtype:
+    """float64 where one is float64, else float32: half types and integers are widened."""
+    return mx.float64 if mx.float64 in dtypes else mx.float32
+
+
 class Kind(NamedTuple):
     """What the arguments of a term are, beside their shapes.
 

@@ -25,7 +25,7 @@ from .kernel import Kernel
 from .kind import Kind
 from .shapes import batch_first, data_shape, largest_rank, spread, widened
 from .sums import Axes, Elementwise, sum_over, summed_in_kernel
-from .term import Term, pulled_back, term
+from .term import Term, by_rules, pulled_back, term
 
 
 def unit(shape: Sequence[int]) -> float:
@@ -35,32 +35,40 @@ def unit(shape: Sequence[int]) -> float:
 
 def count(mask: mx.array, shape: tuple[int, ...], axes: Axes, dtype: mx.Dtype) -> mx.array:
     """How many elements a mask selects along ``axes``, at least 1."""
-    own, repeats, kept = _shares(shape, axes, _of_rank(mask, shape).shape)
-    out = sum_over(_of_rank(mask, shape), own).reshape(kept).astype(dtype)
+    mask = _of_rank(mask, shape)
+    own, repeats, kept = _shares(shape, axes, mask.shape)
+    out = sum_over(mask, own).reshape(kept).astype(dtype)
     return mx.maximum(out if repeats == 1 else out * repeats, 1)
 
 
 def inverse(
-    row: Sequence[mx.array], shape: tuple[int, ...], axes: Axes, kind: Kind, dtype: mx.Dtype
+    row: Sequence[mx.array],
+    shape: tuple[int, ...],
+    axes: Axes,
+    kind: Kind,
+    dtype: mx.Dtype,
+    *,
+    live: bool,
 ) -> mx.array:
     """One over the total, over ``axes``, of weights, unit and mask; 0 if the total is.
 
-    The row has weights, a unit unless the elements are few, and a mask if there is one.
+    The row has weights, a unit unless the elements are few, and a mask if there is one. ``live``
+    says whether a transform may be under way on them.
     """
     given = [_of_rank(v, shape) for v in row]
     own, repeats, kept = _shares(shape, axes, *(v.shape for v in given))
     if repeats == 0:
         return mx.zeros(kept, dtype)
-    if kind.few and (kind.fixed or not kind.masked):  # MLX's own adjoint sums nothing here
+    if kind.few and not (live and kind.masked):  # MLX's own adjoint sums nothing here
         total = selected(dtype)(*given).astype(mx.float64).sum(own)
-    elif kind.fixed:
+    elif not live:
         total = summed_in_kernel(selected(dtype), given, own)
     else:
         total = sum_of_selected(own, mx.float64 if kind.few else dtype)(*given)
     total = total.reshape(kept)
     if repeats != 1:
         total = total * repeats
-    return one_over(total) if kind.fixed or total.dtype == mx.float64 else careful_one_over(total)
+    return careful_one_over(total) if live and total.dtype != mx.float64 else one_over(total)
 
 
 def one_over(total: mx.array) -> mx.array:
@@ -169,13 +177,7 @@ class WeightedMean:
 
     def function(self) -> Elementwise:
         """The mean as a function that MLX differentiates by the rules below."""
-        if not self.kernel.partials:
-            return self.value
-        custom = mx.custom_function(self.value)
-        custom.vjp(self.vjp)
-        custom.jvp(self.jvp)
-        custom.vmap(self.vmap)
-        return cast(Elementwise, custom)
+        return by_rules(self.kernel, self.value, self.vjp, self.jvp, self.vmap)
 
     def value(self, *row: mx.array) -> mx.array:
         """The mean."""

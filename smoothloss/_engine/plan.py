@@ -50,6 +50,7 @@ class Plan:
         self.masked = self.mean and kind.masked and not self.weighted
         self.count = float(math.prod(shape[a] for a in axes) or 1)
         self.integers = kind.y is None
+        self.first_weight = (1 if self.integers else 2) + len(kind.checks)
         self.functions: dict[tuple[bool, bool], Elementwise] = {}
 
     def __call__(self, x: mx.array, y: mx.array, given: Sequence[Any]) -> mx.array:
@@ -63,9 +64,8 @@ class Plan:
         row = [difference(x, y, self.compute), *row] if self.integers else [x, y, *row]
         function = self.functions.get((rules, live)) or self.function(rules, live)
         if self.weighted:
-            kind = self.kind._replace(fixed=not live)
-            weighting = row[len(row) - len(self.slots) + len(kind.checks) :]
-            one_over = inverse(weighting, self.shape, self.axes, kind, self.compute)
+            weighting = row[self.first_weight :]
+            one_over = inverse(weighting, self.shape, self.axes, self.kind, self.compute, live=live)
             out = function(*row, one_over)
         else:
             out = function(*row)
@@ -106,15 +106,18 @@ def prepare(
     data_names: tuple[str, str],
     x: Any,
     y: Any,
-    thresholds: Sequence[Any],
     reduction: Any,
     axis: Any,
     given: list[Any],
 ) -> tuple[Plan, mx.array, mx.array]:
-    """Check the arguments, and plan the call. What is no ``mx.array`` is made one, in ``given``."""
+    """Check the arguments, and plan the call.
+
+    ``given`` are thresholds, weights and mask. What is an array, but not of MLX, is made one there.
+    """
+    *thresholds, weights, where = given
     loss, chosen = loss.member(thresholds)
     x, y, dtype, compute = inputs.data(name, data_names, x, y)
-    shape, *_, weights, where = x.shape, *given
+    shape = x.shape
     axes = inputs.axes(name, reduction, axis, len(shape))
     few = 0 < x.size <= FEW and axis is None and compute == mx.float32 and on_cpu()
     theta, checks = inputs.thresholds(name, loss.thresholds, chosen, shape, compute)

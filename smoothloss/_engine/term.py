@@ -30,15 +30,10 @@ import mlx.core as mx
 
 from .._threshold import NumberKind, Threshold
 from .kernel import Kernel
-from .kind import Kind, Row
+from .kind import Kind, Row, compute_dtype
 from .shapes import apart, batch_first, data_shape, renewed, spread, widened
 from .sums import Axes, Elementwise, on_cpu, summed, summed_in_float64
 from .validation import as_elementwise
-
-
-def compute_dtype(*arrays: mx.array) -> mx.Dtype:
-    """float64 where an array is float64, else float32: half types and integers are widened."""
-    return mx.float64 if any(v.dtype == mx.float64 for v in arrays) else mx.float32
 
 
 class Term:
@@ -56,9 +51,9 @@ class Term:
         self, kernel: Kernel, kind: Kind, dtype: mx.Dtype, axes: Axes | None, order: int
     ) -> None:
         self.kernel, self.kind, self.dtype, self.axes, self.order = kernel, kind, dtype, axes, order
-        self.data = 1 if kind.y is None else 2
-        self.compute = mx.float64 if mx.float64 in kind[: self.data] else mx.float32
-        self.casts = any(given != self.compute for given in kind[: self.data])
+        dtypes = (kind.x,) if kind.y is None else (kind.x, kind.y)
+        self.data, self.compute = len(dtypes), compute_dtype(*dtypes)
+        self.casts = any(dtype != self.compute for dtype in dtypes)
         self.first_factor = self.data + len(kind.checks)
         self.end = self.first_factor + kind.factors
         self.checked = [(i, t) for i, t in enumerate(kind.checks) if isinstance(t, Threshold)]
@@ -72,18 +67,12 @@ class Term:
         self.reduced = (
             self.elementwise if axes is None else self.sum_of_few if kind.few else self.sum
         )
-        converts = self.casts and mx.float16 in kind[:2]
+        converts = self.casts and mx.float16 in dtypes
         self.value: Elementwise = self.of_float16 if converts else self.reduced
 
     def function(self) -> Elementwise:
         """The term as a function that MLX differentiates by the rules below."""
-        if not self.kernel.partials:
-            return self.value
-        custom = mx.custom_function(self.value)
-        custom.vjp(self.vjp)
-        custom.jvp(self.jvp)
-        custom.vmap(self.vmap)
-        return cast(Elementwise, custom)
+        return by_rules(self.kernel, self.value, self.vjp, self.jvp, self.vmap)
 
     def parse(self, flat: Sequence[mx.array]) -> Row:
         """The flat row by kind."""
@@ -248,6 +237,23 @@ class Term:
         kind = self.kind._replace(few=False)
         batched = term(self.kernel, kind, self.dtype, axes, self.order)
         return batched(*batch_first(listed(primals), listed(batch))), 0
+
+
+def by_rules(
+    kernel: Kernel,
+    value: Elementwise,
+    vjp: Callable[..., Any],
+    jvp: Callable[..., Any],
+    vmap: Callable[..., Any],
+) -> Elementwise:
+    """A function of a kernel with its rules, or as it is where MLX differentiates the kernel."""
+    if not kernel.partials:
+        return value
+    custom = mx.custom_function(value)
+    custom.vjp(vjp)
+    custom.jvp(jvp)
+    custom.vmap(vmap)
+    return cast(Elementwise, custom)
 
 
 def pulled_back(
