@@ -157,7 +157,8 @@ BAD_OPTIONS = {
     "weights misfit": ({"weights": mx.ones(4)}, ValueError, r"`weights` has shape \(4,\)"),
     "weights a list": ({"weights": [1.0]}, TypeError, "`weights` is of type list"),
     "weights bool": ({"weights": X > 0}, TypeError, "`weights` has dtype"),
-    "weights True": ({"weights": True}, TypeError, "`weights` is of type bool"),
+    "weights True": ({"weights": True}, TypeError, r"type bool.* Pass a mask as where=mx\.array"),
+    "weights of one": ({"weights": mx.ones(1)}, ValueError, r"Pass weights\.reshape\(\(1, 1\)\)"),
     "weights nan": ({"weights": math.nan}, ValueError, "`weights` is nan"),
     "weights infinite": ({"weights": math.inf}, ValueError, "`weights` is inf"),
     "weights too large": (

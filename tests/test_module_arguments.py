@@ -166,6 +166,20 @@ def test_wrong_keywords_of_a_call_name_ours(entry: Entry, keyword: str) -> None:
         entry.module(**{keyword: 1.0})
 
 
+@pytest.mark.parametrize("keyword", ["weights", "where", "axis"])
+def test_what_belongs_to_the_call_is_no_argument_of_a_class(entry: Entry, keyword: str) -> None:
+    with pytest.raises(TypeError, match=rf"in the call, as in loss\(x, y, {keyword}=\.\.\.\)"):
+        entry.module(**{keyword: mx.zeros(3)})
+
+
+def test_reduced_axes_are_put_back_as_the_error_says(entry: Entry) -> None:
+    x = mx.zeros((3, 2))
+    with pytest.raises(
+        TypeError, match=r"Reduced axes are dropped; mx\.expand_dims puts them back"
+    ):
+        entry.function(x, x, axis=1, keepdims=True)
+
+
 def test_a_class_is_called_by_either_name(entry: Entry) -> None:
     x, y, loss = mx.ones(3), mx.zeros(3), entry.module()
     want = loss(x, y).item()

@@ -29,11 +29,24 @@ MEANT: dict[str, tuple[str, ...]] = {
 }
 
 
+# What is done elsewhere: with a call of the module, or after it.
+ELSEWHERE = {
+    **dict.fromkeys(
+        ("weights", "where", "axis"), "Pass it in the call, as in loss(x, y, {name}=...)."
+    ),
+    **dict.fromkeys(
+        ("keepdims", "keepdim"), "Reduced axes are dropped; mx.expand_dims puts them back."
+    ),
+}
+
+
 def unknown(function: str, keyword: str, known: Iterable[str]) -> TypeError:
     """The error of a keyword that a function does not have."""
     known = list(known)
     meant = next((name for name in MEANT.get(keyword, ()) if name in known), None)
-    fix = f"Pass `{meant}` instead." if meant else "Correct the name."
+    fix = ELSEWHERE.get(keyword, "Correct the name.").format(name=keyword)
+    if meant:
+        fix = f"Pass `{meant}` instead."
     return TypeError(
         f"{function}: `{keyword}` is no argument; expected {', '.join(known) or 'none'}. {fix}"
     )

@@ -46,6 +46,8 @@ def as_array(
     part = f"Pass mx.abs({name} - {beside}) and zeros of its shape." if beside else PART
     if hasattr(value, "raw") and hasattr(value, "value"):  # Learned
         cure = "Pass its value, as in learned.value."
+    elif isinstance(value, bool) and not boolean:
+        cure = "Pass a mask as where=mx.array(...)."
     elif beside and is_number(value):
         cure = f"Pass mx.full({beside}.shape, {value})."
     if isinstance(value, np.ma.MaskedArray):
@@ -137,6 +139,8 @@ def _aligned(function: str, name: str, value: mx.array, shape: Sequence[int]) ->
 
 def _cure(name: str, value: mx.array, shape: Sequence[int]) -> str:
     """How to lay the axes of an array along those of the data."""
+    if value.size == 1:
+        return f"Pass {name}.reshape({(1,) * len(shape)})."
     fits = [
         "[" + ", ".join(":" if a in axes else "None" for a in range(len(shape))) + "]"
         for axes in itertools.combinations(range(len(shape)), value.ndim)

@@ -82,11 +82,17 @@ def hypotenuse(c: mx.array, a: mx.array) -> mx.array:
     return mx.maximum(c * root(mx.minimum(wide(a), a / c)), a)
 
 
-def log_hypotenuse(q: mx.array) -> mx.array:
-    """The logarithm of 1 + q^2, of q >= 0, without overflow."""
-    m = mx.minimum(wide(q), q)
-    beyond = mx.maximum(scalar(1.0, q), q * float(mx.finfo(q.dtype).smallest_normal) ** 0.5)
-    return log1p(mx.square(m)) + 2 * mx.log(beyond)
+def root_quotient(a: mx.array, c: mx.array, k: mx.array) -> mx.array:
+    """The square root of a/ck, of a >= 0, c > 0 and k > 0, which does not overflow."""
+    return mx.sqrt(a) / alone(alone(mx.sqrt(c)) * alone(mx.sqrt(k)))
+
+
+def log_hypotenuse(a: mx.array, c: mx.array, k: mx.array) -> mx.array:
+    """The logarithm of 1 + q^2, of q = a/ck >= 0, which may overflow."""
+    m = mx.minimum(wide(a), a / c / k)
+    inverse = float(mx.finfo(a.dtype).smallest_normal) ** 0.25
+    beyond = mx.maximum(scalar(1.0, a), root_quotient(a, c, k) * inverse)
+    return log1p(mx.square(m)) + 4 * mx.log(beyond)
 
 
 def far_quotient(r: mx.array, c: mx.array) -> mx.array:

@@ -1,14 +1,14 @@
 r"""Losses of the residual in units of a scale: :math:`\rho(r) = f(u)` of :math:`u = r/c`.
 
-With primes for derivatives in u, the weight :math:`w = f'/uc^2`, its root g, and the elasticity of
-f', :math:`\kappa = u f''/f'`, the chain rule gives
+With primes for derivatives in u, the weight :math:`w = f'/uc^2`, its root g, :math:`v = rg`, and
+the elasticity of f', :math:`\kappa = u f''/f'`, the chain rule gives
 
 .. math::
 
-    \psi = r g^2 \quad \rho_c = -\frac{(rg)^2}c \quad \psi_r = \kappa g^2 \quad
-    \psi_c = -(1 + \kappa) \frac{rg}c\,g \quad \rho_{cc} = (2 + \kappa) \Big(\frac{rg}c\Big)^2
+    \psi = r g^2 \quad \rho_c = -\frac{v^2}c \quad \psi_r = \kappa g^2 \quad
+    \psi_c = -(1 + \kappa) \frac{vg}c \quad \rho_{cc} = (2 + \kappa) \Big(\frac vc\Big)^2
 
-Neither g nor rg overflows or underflows before psi does, though u may, and their products are taken
+Neither g nor v overflows or underflows before psi does, though u may, and their products are taken
 in such an order that they do not either. The sum :math:`n + \kappa` may cancel, and what is left of
 it may be small. So it is given in two parts, :math:`a + (n + 1) h^2`.
 """
@@ -50,30 +50,27 @@ def elasticity(n: int, a: mx.array, c: mx.array, alpha: mx.array | float) -> Par
     return (n - 1 + alpha) * mx.square(a / d), c / d
 
 
-def everywhere(r: mx.array, c: mx.array) -> mx.array:
-    """Up to which r the formulas hold: the largest number."""
-    return largest(r)
-
-
 def chain(
     rho: Formula,
     psi: Formula,
     root_weight: Formula,
     elasticity: Elasticity,
-    reach: Formula = everywhere,
+    v_over_c: Formula | None = None,
 ) -> Scaled:
     """The formulas of r and the scale, by the chain rule.
 
     All take ``(r, *shape, c)``; ``elasticity`` takes n before them, and gives the two parts of n +
-    kappa. What is infinite counts as the largest number in all but rho and psi, and an r beyond
-    ``reach(r, c)`` as that.
+    kappa. Give ``v_over_c`` if v/c may be normal where g underflows. What is infinite counts as the
+    largest number in all but rho and psi.
     """
 
-    def finite(*row: mx.array) -> tuple[mx.array, mx.array, list[mx.array], mx.array]:
-        """The clipped r, c, and all; and g."""
+    def finite(*row: mx.array) -> tuple[mx.array, mx.array, list[mx.array], mx.array, mx.array]:
+        """The clipped r, c, and all; g and v."""
         r, *shape, c = row
-        r, c = clip(r, reach(r, c)), mx.minimum(largest(c), c)
-        return r, c, [r, *shape, c], mx.minimum(largest(r), root_weight(r, *shape, c))
+        r, c = clip(r, largest(r)), mx.minimum(largest(c), c)
+        row = (r, *shape, c)
+        g = mx.minimum(largest(r), root_weight(*row))
+        return r, c, list(row), g, r * g if v_over_c is None else c * v_over_c(*row)
 
     def factors(n: int, row: list[mx.array]) -> tuple[mx.array, mx.array]:
         """``k`` and ``s`` of n + kappa = k s^2, where s^2 may underflow."""
@@ -81,26 +78,30 @@ def chain(
         return mx.where(a == 0, n + 1, a + (n + 1) * (h * h)), mx.where(a == 0, h, 1)
 
     def rho_c(*row: mx.array) -> mx.array:
-        r, c, _, g = finite(*row)
-        return -(r * g) * (r * g / c)
+        _, c, _, _, v = finite(*row)
+        return -v * (v / c)
 
     def psi_r(*row: mx.array) -> mx.array:
-        _, _, all_, g = finite(*row)
+        _, _, all_, g, _ = finite(*row)
         k, s = factors(0, all_)
         return k * (s * g) * (s * g)
 
     def psi_c(*row: mx.array) -> mx.array:
-        r, c, all_, g = finite(*row)
+        r, c, all_, g, v = finite(*row)
         k, s = factors(1, all_)
-        t = clip(s * (r * g), largest(r))
-        small = mx.abs(t) < 1
-        return -k * (t / mx.where(small, c, 1)) * (s * g / mx.where(small, 1, c))
+        t = clip(s * v, largest(r))
+        by_t = (mx.abs(t) < 1) == (c < 1)  # the one of which the quotient is normal
+        return -k * (t / mx.where(by_t, c, 1)) * (s * g / mx.where(by_t, 1, c))
 
     def rho_cc(*row: mx.array) -> mx.array:
-        r, c, all_, g = finite(*row)
+        r, c, all_, g, _ = finite(*row)
         k, s = factors(2, all_)
-        lift = mx.where((g < 1) & (c < 1), wide(r), 1.0)
-        t = s * clip(r * (g * lift) / (c * lift), largest(r))
+        if v_over_c is None:
+            lift = mx.where((g < 1) & (c < 1), wide(r), 1.0)
+            quotient = r * (g * lift) / (c * lift)
+        else:
+            quotient = v_over_c(*all_)
+        t = s * clip(quotient, largest(r))
         return k * t * t
 
     def weight(*row: mx.array) -> mx.array:
@@ -116,9 +117,10 @@ def scaled(
     root_weight: Formula,
     elasticity: Elasticity,
     traits: Traits,
+    v_over_c: Formula | None = None,
 ) -> Loss:
     """The record of a loss of the residual and its scale alone."""
-    by = chain(rho, psi, root_weight, elasticity)
+    by = chain(rho, psi, root_weight, elasticity, v_over_c)
     return Loss(
         name,
         by.rho,

@@ -83,17 +83,17 @@ def _divided_difference(t: mx.array, s: mx.array) -> mx.array:
 
 
 class Integrals:
-    """What the derivatives of ``f(u, alpha)`` in alpha are made of."""
+    """What the derivatives of f(u, alpha) in alpha, of u = r/c, are made of."""
 
-    def __init__(self, u: mx.array, alpha: mx.array) -> None:
-        eps = float(mx.finfo(u.dtype).eps)
+    def __init__(self, r: mx.array, alpha: mx.array, c: mx.array) -> None:
+        eps = float(mx.finfo(r.dtype).eps)
         alpha = bounded(apart(apart(alpha)))  # shared neither with psi nor the derivative by scale
         alpha = apart(mx.where(mx.abs(alpha - 2) < eps, 2 - eps, alpha))
         self.b, self.sign = mx.abs(alpha - 2), mx.where(alpha < 2, -1.0, 1.0)
         self.q = 0.5 * alpha
-        length = log_hypotenuse(mx.abs(u) / mx.sqrt(self.b))
+        length = log_hypotenuse(mx.abs(r), c, alone(mx.sqrt(alone(self.b))))
         # Beyond, the loss itself overflows or has come to its limit.
-        most = math.log(float(mx.finfo(u.dtype).max)) - 20
+        most = math.log(float(mx.finfo(r.dtype).max)) - 20
         self.length = apart(mx.minimum(most / mx.maximum(0.25, self.q), length))
         self.t = apart(self.q * self.length)
         self.s = apart(apart(1 - self.q) * self.length)  # as L - t would lose digits
@@ -138,9 +138,9 @@ class Integrals:
         return mx.where(self.b < 1, near, -2 * self.sign / self.b * rest)
 
 
-def f_alpha(u: mx.array, alpha: mx.array) -> mx.array:
+def f_alpha(r: mx.array, alpha: mx.array, c: mx.array) -> mx.array:
     """The derivative of f in alpha."""
-    return _f_alpha(Integrals(u, alpha))
+    return _f_alpha(Integrals(r, alpha, c))
 
 
 def _f_alpha(of: Integrals) -> mx.array:
@@ -155,13 +155,13 @@ def _f_alpha(of: Integrals) -> mx.array:
     return mx.where(large, mx.where(mx.abs(s) < 0.5 * length, near, far), small)
 
 
-def half_h(u: mx.array, alpha: mx.array) -> mx.array:
+def half_h(r: mx.array, alpha: mx.array, c: mx.array) -> mx.array:
     """The derivative of log f' in alpha."""
-    return 0.5 * Integrals(u, alpha).h
+    return 0.5 * Integrals(r, alpha, c).h
 
 
-def f_alpha_alpha(u: mx.array, alpha: mx.array) -> mx.array:
+def f_alpha_alpha(r: mx.array, alpha: mx.array, c: mx.array) -> mx.array:
     """The second derivative of f in alpha."""
-    of = Integrals(u, alpha)
+    of = Integrals(r, alpha, c)
     end = -mx.expm1(-of.length) * (1 + mx.expm1(of.t)) * of.h
     return 0.25 * of.sign * (of.i0 - end) + 0.125 * of.b * of.i1

@@ -38,6 +38,11 @@ def root_weight(r: mx.array, c: mx.array) -> mx.array:
     return mx.minimum(largest(c), c) / d / d
 
 
+def v_over_c(r: mx.array, c: mx.array) -> mx.array:
+    d = hypotenuse(c, 0.5 * mx.abs(r))
+    return r / d / d
+
+
 LOSS = scaled(
     "geman_mcclure_loss",
     rho,
@@ -54,6 +59,7 @@ LOSS = scaled(
         kinks=(),
         degree=0,
     ),
+    v_over_c,
 )
 
 

@@ -16,10 +16,12 @@ With :math:`S = \sqrt{1 + u^2/b}` and :math:`R = S^{\alpha/2} = e^{\alpha L/4}`,
 of which the second form is for R near 1, where the rounding of R cancels in the quotient, and with
 it for alpha near 0; and the third for :math:`u^2/b` near 0, which may underflow. Powers of S keep
 the digits that L times a number would lose; beyond an abs(alpha) of 16, where they lose more, R is
-a power of e. An infinite alpha is computed as 2^60.
+a power of e. An infinite alpha is computed as 2^60. Where the square of u overflows, R is a power
+of the root of S, which is that of :math:`|u|/\sqrt b`; u itself may overflow there.
 
-MLX fuses operations up to eleven deep, which it counts from the result to the last use of a value.
-So the deepest terms come first and the shallowest use of u last, and all is one kernel.
+MLX fuses operations up to eleven deep, which it counts from the result to the last use of a value,
+and of at most 24 inputs. So the deepest terms come first and the shallowest use of u last, what
+depends on alpha alone is computed outside, and all is one kernel.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from .._threshold import Threshold
 from .._traits import Traits
 from .._types import Array, Axis, Parameter, Reduction
 from . import cauchy, geman_mcclure, welsch
-from ._elementary import clip, hypotenuse, largest, root, scalar, wide
+from ._elementary import clip, hypotenuse, largest, root, root_quotient, scalar, wide
 from ._scaled import SCALE, Parts, Scaled, chain, elasticity as by_family, scaled
 from ._shape import bounded, f_alpha, f_alpha_alpha, half_h
 
@@ -46,107 +48,127 @@ MILD = 16.0  # up to where powers of S = sqrt(1 + u^2/b) are accurate
 
 class _Parts(NamedTuple):
     alpha: mx.array
+    size: mx.array
+    mild: mx.array
     b: mx.array
-    q: mx.array
-    x: mx.array  # u^2/b, clipped
-    s: mx.array
     root_b: mx.array
+    x: mx.array  # u^2/b, clipped
+    s: mx.array  # where near
+    near: mx.array
+    far: mx.array  # the root of |u|/sqrt(b), for S where that is not near
 
     def times_length(self, k: mx.array) -> mx.array:
         """Return k log(1 + x): that of the rounded sum, and its rounding error over it."""
         y = 1 + self.x
         return k * mx.log(y) + (self.x - (y - 1)) * (k / y)
 
-    def power(self, mild: mx.array, t: mx.array) -> mx.array:
-        """S^(alpha/2) or, unless ``mild``, e^t."""
-        return mx.power(mx.where(mild, self.s, math.e), mx.where(mild, 0.5 * self.alpha, t))
+    def power(self, twice: mx.array, exponent: mx.array) -> mx.array:
+        """S to half of ``twice`` or, where alpha is not mild, a power of e."""
+        base = mx.where(self.near, self.s, self.far)
+        twice = mx.where(self.near, 0.5 * twice, twice)
+        return mx.power(mx.where(self.mild, base, math.e), mx.where(self.mild, twice, exponent))
 
 
-def _parts(u: mx.array, alpha: mx.array, most: mx.array | float) -> _Parts:
-    eps = float(mx.finfo(u.dtype).eps)
+def _parts(r: mx.array, alpha: mx.array, c: mx.array, a: mx.array) -> _Parts:
+    """The parts; ``a`` is abs(r) as far as it counts."""
+    eps = float(mx.finfo(r.dtype).eps)
     alpha = bounded(alpha)
-    b = alone(mx.maximum(scalar(eps, u), alone(mx.abs(alpha - 2))))
-    root_b = mx.sqrt(b)
-    q = mx.minimum(most, mx.abs(u) / root_b)
-    m = mx.minimum(wide(q), q)
-    x = mx.square(m)
-    return _Parts(alpha, b, q, x, mx.sqrt(1 + x) + (q - m), root_b)
+    b = alone(mx.maximum(scalar(eps, r), alone(mx.abs(alpha - 2))))
+    root_b = alone(mx.sqrt(b))
+    most = largest(r)
+    x = mx.minimum(most, mx.square(r / c / root_b))
+    far = root_quotient(a, c, root_b)
+    size = alone(mx.abs(alpha))
+    return _Parts(alpha, size, alone(size < MILD), b, root_b, x, mx.sqrt(1 + x), x < most, far)
 
 
 def rho(r: mx.array, alpha: mx.array, c: mx.array) -> mx.array:
-    u = r / c
-    alpha, b, q, x, *_ = of = _parts(u, alpha, mx.inf)
-    beyond = mx.maximum(scalar(1.0, q), q * float(mx.finfo(q.dtype).smallest_normal) ** 0.5)
-    length = of.times_length(scalar(1.0, u)) + 2 * mx.log(beyond)
-    root = of.power(mx.abs(alpha) < MILD, of.times_length(0.25 * alpha))
+    alpha, _, _, b, _, x, _, near, far = of = _parts(r, alpha, c, mx.abs(r))
+    length = mx.where(near, of.times_length(scalar(1.0, r)), 4 * mx.log(far))
+    root = of.power(alpha, of.times_length(0.25 * alpha))
     d = root - 1
     ratio = mx.where(d == 0, 1.0, d / mx.log(root))
     half = mx.where(mx.abs(d) < 0.5, (0.25 * b * ratio) * length, b / alpha * d)
-    near = (1 + 0.25 * (alpha - 2) * x) * (0.5 * mx.square(u))
-    eps = mx.finfo(u.dtype).eps
-    return mx.where(x * mx.maximum(1, mx.abs(alpha)) >= eps, half * (root + 1), near)
+    small = (1 + 0.25 * (alpha - 2) * x) * (0.5 * mx.square(r / c))
+    least = alone(mx.finfo(r.dtype).eps / alone(mx.maximum(1, of.size)))
+    return mx.where(x >= least, half * (root + 1), small)
 
 
-def _root_weight(u: mx.array, alpha: mx.array) -> mx.array:
-    """The root of f'/u, S^(alpha/2 - 1), of which the exponent would be rounded."""
-    of, mild = _parts(u, alpha, largest(u)), mx.abs(alpha) < MILD
-    power = of.power(mild, of.times_length(0.25 * (of.alpha - 2)))
-    return power / mx.where(mild, of.s, 1.0)
+class _Root(NamedTuple):
+    power: mx.array
+    over: mx.array
+    near: mx.array
+    direct: mx.array  # whether alpha is large: then the power is small
 
 
-def psi(r: mx.array, alpha: mx.array, c: mx.array) -> mx.array:
-    u = r / c
-    root = _root_weight(u, alpha)
-    # At infinity the root is that of the largest u, which at alpha = 1 makes 1/c of the limit.
-    finite, one = mx.abs(u) < mx.inf, mx.sqrt(largest(u)) / c
-    limit = mx.where(alpha < 1, 0.0, mx.where(alpha > 1, mx.inf, one))
-    k = mx.where(finite, u, clip(u, limit))
-    return mx.where(finite, root / c, 1.0) * (root * k)
+def _root(r: mx.array, alpha: mx.array, c: mx.array) -> _Root:
+    """The root of f'/uc^2, S^(alpha/2 - 1)/c, as a quotient: S^(alpha/2) over Sc.
+
+    Half of alpha - 2 would be a rounded exponent, but where that is exact.
+    """
+    a = mx.minimum(largest(r), mx.abs(r))
+    of = _parts(r, alpha, c, a)
+    less = of.alpha - 2
+    exact = alone(of.alpha >= 1)
+    power = of.power(mx.where(exact, less, of.alpha), of.times_length(0.25 * less))
+    direct = alone(exact | alone(of.size >= MILD))
+    hypotenuse = mx.where(of.near, c * of.s, a / of.root_b)
+    return _Root(power, mx.where(direct, c, hypotenuse), of.near, direct)
 
 
 def root_weight(r: mx.array, alpha: mx.array, c: mx.array) -> mx.array:
-    return _root_weight(r / c, alpha) / c
+    power, over, *_ = _root(r, alpha, c)
+    return power / over
+
+
+def _v(r: mx.array, alpha: mx.array, c: mx.array) -> mx.array:
+    power, over, _, direct = _root(r, alpha, c)
+    # r/c may overflow, and the power over Sc underflow.
+    return mx.where(direct, power, r) / over * mx.where(direct, r, power)
+
+
+def v_over_c(r: mx.array, alpha: mx.array, c: mx.array) -> mx.array:
+    return _v(r, alpha, c) / c
+
+
+def psi(r: mx.array, alpha: mx.array, c: mx.array) -> mx.array:
+    power, over, near, _ = _root(r, alpha, c)
+    g = power / over
+    finite = near | (mx.abs(r) < mx.inf)  # near is used here that it be shallow
+    limit = mx.where(alpha < 1, 0.0, mx.where(alpha > 1, mx.inf, largest(r)))
+    return g * (g * mx.where(finite, r, clip(r / c, limit)))
 
 
 def elasticity(n: int, r: mx.array, alpha: mx.array, c: mx.array) -> Parts:
-    a = mx.minimum(largest(r), mx.abs(r) / _parts(r, alpha, mx.inf).root_b)
-    return by_family(n, a, c, bounded(alpha))
+    root_b = _parts(r, alpha, c, r).root_b
+    unit = mx.minimum(1, root_b)
+    return by_family(n, mx.abs(r) * (unit / root_b), c * unit, bounded(alpha))
 
 
-def reach(r: mx.array, c: mx.array) -> mx.array:
-    """The largest r of which r/c is finite."""
-    return largest(r) * mx.minimum(1, c)
-
-
-BY_SCALE: Scaled = chain(rho, psi, root_weight, elasticity, reach)
-
-
-def _u(r: mx.array, scale: mx.array) -> mx.array:
-    return clip(r / scale, largest(r))
+BY_SCALE: Scaled = chain(rho, psi, root_weight, elasticity, v_over_c)
 
 
 def rho_scale(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
-    # Of fewer kernels than by the chain rule: a first step that learns compiles them all.
+    # In few kernels: a first step that learns compiles them all.
     alpha, scale = apart(alpha), apart(scale)
-    r = clip(r, reach(r, scale))
-    return apart(-_u(r, scale) * psi(r, alpha, scale))
+    v = apart(_v(mx.minimum(largest(r), mx.abs(r)), alpha, scale))
+    return apart(-v * (v / scale))
 
 
 def rho_alpha(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
-    return f_alpha(_u(r, apart(apart(scale))), alpha)  # shared with neither of the others
+    return f_alpha(r, alpha, apart(apart(scale)))  # shared with neither of the others
 
 
 def psi_alpha(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
-    u = _u(r, scale)
-    return psi(clip(r, reach(r, scale)), alpha, scale) * half_h(u, alpha)
+    return psi(clip(r, largest(r)), alpha, scale) * half_h(r, alpha, scale)
 
 
 def rho_alpha_alpha(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
-    return f_alpha_alpha(_u(r, scale), alpha)
+    return f_alpha_alpha(r, alpha, scale)
 
 
 def rho_alpha_scale(r: mx.array, alpha: mx.array, scale: mx.array) -> mx.array:
-    return -_u(r, scale) * psi_alpha(r, alpha, scale)
+    return rho_scale(r, alpha, scale) * half_h(r, alpha, scale)
 
 
 def largest_psi(alpha: float, scale: float) -> float:
@@ -311,8 +333,8 @@ def general_loss(
     -----
     At r = 0 the second derivative is :math:`1/c^2` for every alpha. An infinite residual has the
     limits above, and gradient 0, :math:`\pm 1/c` or :math:`\pm\infty` for alpha below, at or above
-    1; one that overflows when divided by the scale counts as infinite, but at the alphas with a
-    closed form. scale = inf gives 0. NaN gives NaN, as does an infinite residual with an infinite
+    1; a finite one counts as what it is, even if it overflows when divided by the scale.
+    scale = inf gives 0. NaN gives NaN, as does an infinite residual with an infinite
     scale. A NaN element of an array alpha, or one of scale that is not positive, gives NaN there.
     The loss is continuous in alpha, but at alpha = 2 its derivative by alpha is infinite for r not
     0; the one returned is that of an alpha an epsilon below. At infinite alpha it is 0; where the
