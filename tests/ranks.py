@@ -1,0 +1,152 @@
+"""What each rank of ``test_distributed.py`` runs, and the one program that it is compared with.
+
+``ranks.py FOLDER STEPS CASE...`` writes what it finds to FOLDER, one file for each rank.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+from mlx.utils import tree_flatten, tree_map
+
+import smoothloss as sl
+
+# The rows of each rank: unequal, and none for one of four.
+BOUNDS = {1: (0, 40), 2: (0, 33, 40), 4: (0, 25, 29, 29, 40)}
+Data = dict[str, mx.array]
+Mean = Callable[..., mx.array]
+
+
+def data(case: str, size: int = 1, rank: int = 0) -> Data:
+    """The rows of one rank."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 4))
+    y = x @ rng.normal(size=(4, 3)) + np.linspace(-3, 3, 40)[:, None] + rng.normal(size=(40, 3))
+    arrays: dict[str, Any] = {"x": x, "y": y}
+    if case in ("weighted", "model-weighted"):
+        arrays["weights"] = rng.uniform(0.1, 2, (40, 1)) * np.linspace(0.1, 4, 40)[:, None]
+    if case in ("masked", "accumulated", "half"):
+        arrays["where"] = rng.random((40, 3)) < np.linspace(0.9, 0.2, 40)[:, None]
+        y[~arrays["where"]] = np.nan
+    if case == "masked-shard":  # the whole last one, of two and of four
+        arrays["where"] = np.arange(40)[:, None] < 29
+    if case == "all-masked":
+        arrays["where"] = np.zeros((40, 1), bool)
+    if case == "half":
+        arrays |= {"x": 40 * x.astype(np.float16), "y": 900 * y.astype(np.float16)}
+    start, stop = BOUNDS[size][rank : rank + 2]
+    rows = {name: v[start:stop] for name, v in arrays.items()}
+    return {n: mx.array(v.astype(np.float32) if v.dtype == float else v) for n, v in rows.items()}
+
+
+class Model(nn.Module):
+    def __init__(self, case: str) -> None:
+        super().__init__()
+        self.w = mx.array(np.random.default_rng(1).normal(size=(4, 3)), mx.float32)
+        if case == "half":
+            self.w = self.w.astype(mx.float16)
+        if case == "model-weighted":
+            self.confidence = mx.array([[0.1, -0.2, 0.3]])
+        self.loss: Any = sl.huber_loss
+        if case == "adaptive":
+            self.loss = sl.AdaptiveLoss(
+                alpha=sl.Learned(mx.array([1.0, 0.5, 1.2]), high=2.0), scale=sl.Learned(1.0)
+            )
+
+    def weights(self, given: mx.array | None) -> mx.array | None:
+        return mx.exp(self.confidence) * given if "confidence" in self else given
+
+    def __call__(self, mean: Mean, d: Data, **named: Any) -> mx.array:
+        named |= {"weights": self.weights(d.get("weights")), "where": d.get("where")}
+        return mean(self.loss, d["x"] @ self.w, d["y"], **named)
+
+
+def plain(loss: Any, x: mx.array, y: mx.array, **named: Any) -> mx.array:
+    """The mean of one program."""
+    if isinstance(loss, sl.LossModule):
+        return loss(x, y, **named)
+    return loss(x, y, reduction="mean", **named)
+
+
+def whole(mean: Mean, model: Model, d: Data, compiled: bool) -> Callable[[], Any]:
+    """The function that returns value and gradient of one batch."""
+
+    def gradient(d: Data) -> Any:
+        return nn.value_and_grad(model, lambda d: model(mean, d))(d)
+
+    state = model.state
+    step = mx.compile(gradient, inputs=state, outputs=state) if compiled else gradient
+    return lambda: step(d)
+
+
+def accumulated(mean: Mean, model: Model, d: Data, compiled: bool) -> Callable[[], Any]:
+    """The same over micro-batches of nine rows, of which the last is shorter."""
+    total = sl.total_weight(d["y"], where=d["where"])
+    mx.eval(total)
+
+    def gradient(d: Data, total: mx.array) -> Any:
+        return nn.value_and_grad(model, lambda d: model(mean, d, total=total))(d)
+
+    state = model.state
+    step = mx.compile(gradient, inputs=state, outputs=state) if compiled else gradient
+
+    def both() -> Any:
+        out = mx.array(0.0), tree_map(mx.zeros_like, model.trainable_parameters())
+        for i in range(0, len(d["y"]), 9):
+            part = step({name: v[i : i + 9] for name, v in d.items()}, total)
+            out = tree_map(mx.add, out, part)
+        return nn.average_gradients(out)
+
+    return both
+
+
+def train(case: str, mean: Mean, d: Data, steps: int, compiled: bool) -> dict[str, Any]:
+    """The values of all steps, the first gradient, and the parameters in the end."""
+    model, optimizer = Model(case), optim.SGD(0.05, momentum=0.9)
+    accumulate = case == "accumulated" and mean is not plain
+    step = (accumulated if accumulate else whole)(mean, model, d, compiled)
+    found: dict[str, Any] = {"values": []}
+    for _ in range(1 if case == "half" else steps):
+        value, gradients = step()
+        if mean is not plain:
+            gradients = nn.average_gradients(gradients)
+        if "gradients" not in found:
+            found["gradients"] = numbers(gradients)
+        optimizer.update(model, gradients)
+        mx.eval(model, optimizer.state)  # but not the value, which one rank alone may look at
+        found["values"].append(value)
+    return found | {"values": numbers(found["values"]), "parameters": numbers(model.trainable_parameters())}
+
+
+def numbers(tree: Any) -> list[float]:
+    flat = [v.astype(mx.float32).reshape(-1) for _, v in tree_flatten(tree)]
+    return mx.concatenate(flat).tolist()
+
+
+def naive(*arguments: Any, **named: Any) -> mx.array:
+    """The mean of a rank's own losses, which is wrong."""
+    return plain(*arguments, **named)
+
+
+def main() -> None:
+    folder, steps, *cases = sys.argv[1:]
+    group = mx.distributed.init()
+    out = {}
+    for name in cases:
+        case, kind, way = name.split(":")
+        mean = {"exact": sl.global_mean, "naive": naive}[kind]
+        rows = data(case, group.size(), group.rank())
+        out[name] = train(case, mean, rows, int(steps), way == "compiled")
+    Path(folder, f"{group.rank()}.json").write_text(json.dumps(out))
+
+
+if __name__ == "__main__":
+    main()
