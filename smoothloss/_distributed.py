@@ -154,7 +154,8 @@ def global_mean(
     else:
         # In one message: who evaluates the gradient has then communicated the value, too.
         both = mx.distributed.all_sum(mx.stack([own, share]), group=group)
-        out = _for_average(size)(both[0] * careful_one_over(both[1]))
+        summed, whole = (v.squeeze(0) for v in mx.split(both, 2))
+        out = _for_average(size)(summed * careful_one_over(whole))
     return out.astype(dtype)
 
 

@@ -31,16 +31,16 @@ def data(case: str, size: int = 1, rank: int = 0) -> Data:
     x = rng.normal(size=(40, 4))
     y = x @ rng.normal(size=(4, 3)) + np.linspace(-3, 3, 40)[:, None] + rng.normal(size=(40, 3))
     arrays: dict[str, Any] = {"x": x, "y": y}
-    if case in ("weighted", "model-weighted"):
+    if case in ("weighted", "model-weighted", "curvature"):
         arrays["weights"] = rng.uniform(0.1, 2, (40, 1)) * np.linspace(0.1, 4, 40)[:, None]
-    if case in ("masked", "accumulated", "half"):
+    if case in ("masked", "accumulated", "half", "axis"):
         arrays["where"] = rng.random((40, 3)) < np.linspace(0.9, 0.2, 40)[:, None]
         y[~arrays["where"]] = np.nan
     if case == "masked-shard":  # the whole last one, of two and of four
         arrays["where"] = np.arange(40)[:, None] < 29
     if case == "all-masked":
         arrays["where"] = np.zeros((40, 1), bool)
-    if case == "half":
+    if case == "half":  # whose sums are above 65504
         arrays |= {"x": 40 * x.astype(np.float16), "y": 900 * y.astype(np.float16)}
     start, stop = BOUNDS[size][rank : rank + 2]
     rows = {name: v[start:stop] for name, v in arrays.items()}
@@ -50,23 +50,25 @@ def data(case: str, size: int = 1, rank: int = 0) -> Data:
 class Model(nn.Module):
     def __init__(self, case: str) -> None:
         super().__init__()
+        self.case = case
         self.w = mx.array(np.random.default_rng(1).normal(size=(4, 3)), mx.float32)
         if case == "half":
             self.w = self.w.astype(mx.float16)
-        if case == "model-weighted":
+        if case in ("model-weighted", "curvature"):
             self.confidence = mx.array([[0.1, -0.2, 0.3]])
-        self.loss: Any = sl.huber_loss
+        self.loss: Any = getattr(sl, case, sl.huber_loss)
         if case == "adaptive":
             self.loss = sl.AdaptiveLoss(
                 alpha=sl.Learned(mx.array([1.0, 0.5, 1.2]), high=2.0), scale=sl.Learned(1.0)
             )
 
-    def weights(self, given: mx.array | None) -> mx.array | None:
-        return mx.exp(self.confidence) * given if "confidence" in self else given
-
     def __call__(self, mean: Mean, d: Data, **named: Any) -> mx.array:
-        named |= {"weights": self.weights(d.get("weights")), "where": d.get("where")}
-        return mean(self.loss, d["x"] @ self.w, d["y"], **named)
+        named |= {name: d[name] for name in ("weights", "where") if name in d}
+        if "confidence" in self:
+            named["weights"] = mx.exp(self.confidence) * d["weights"]
+        if self.case == "axis":
+            named["axis"] = 0
+        return mean(self.loss, d["x"] @ self.w, d["y"], **named).sum()
 
 
 def plain(loss: Any, x: mx.array, y: mx.array, **named: Any) -> mx.array:
@@ -74,6 +76,11 @@ def plain(loss: Any, x: mx.array, y: mx.array, **named: Any) -> mx.array:
     if isinstance(loss, sl.LossModule):
         return loss(x, y, **named)
     return loss(x, y, reduction="mean", **named)
+
+
+def naive(*arguments: Any, **named: Any) -> mx.array:
+    """The mean of a rank's own losses, which is wrong."""
+    return plain(*arguments, **named)
 
 
 def whole(mean: Mean, model: Model, d: Data, compiled: bool) -> Callable[[], Any]:
@@ -108,22 +115,46 @@ def accumulated(mean: Mean, model: Model, d: Data, compiled: bool) -> Callable[[
     return both
 
 
-def train(case: str, mean: Mean, d: Data, steps: int, compiled: bool) -> dict[str, Any]:
-    """The values of all steps, the first gradient, and the parameters in the end."""
+def curvature(mean: Mean, model: Model, d: Data, compiled: bool) -> Callable[[], Any]:
+    """The function that returns the value, and the derivative of the gradient in one direction."""
+    names = ("confidence", "w")
+
+    def value(*parameters: mx.array) -> mx.array:
+        model.update(dict(zip(names, parameters, strict=True)))
+        return model(mean, d)
+
+    def both() -> Any:
+        at = [mx.array(model[name]) for name in names]
+        ahead = [mx.cos(v) for v in at]
+        found = value(*at), mx.jvp(mx.grad(value, argnums=(0, 1)), at, ahead)[1]
+        model.update(dict(zip(names, at, strict=True)))
+        return found
+
+    return both
+
+
+def train(case: str, mean: Mean, d: Data, steps: int, compiled: bool) -> dict[str, list[float]]:
+    """The values of all steps, the first gradient, and the parameters in the end.
+
+    Of the losses of the catalogue, of half types and of second derivatives, there is one step.
+    """
     model, optimizer = Model(case), optim.SGD(0.05, momentum=0.9)
-    accumulate = case == "accumulated" and mean is not plain
-    step = (accumulated if accumulate else whole)(mean, model, d, compiled)
-    found: dict[str, Any] = {"values": []}
-    for _ in range(1 if case == "half" else steps):
+    kinds = {"curvature": curvature}
+    if mean is not plain:
+        kinds["accumulated"] = accumulated
+    step = kinds.get(case, whole)(mean, model, d, compiled)
+    values, first = [], []
+    for _ in range(1 if case.endswith(("_loss", "half", "curvature")) else steps):
         value, gradients = step()
         if mean is not plain:
             gradients = nn.average_gradients(gradients)
-        if "gradients" not in found:
-            found["gradients"] = numbers(gradients)
-        optimizer.update(model, gradients)
+        first = first or numbers(gradients)
+        if case != "curvature":
+            optimizer.update(model, gradients)
         mx.eval(model, optimizer.state)  # but not the value, which one rank alone may look at
-        found["values"].append(value)
-    return found | {"values": numbers(found["values"]), "parameters": numbers(model.trainable_parameters())}
+        values.append(value)
+    parameters = numbers(model.trainable_parameters())
+    return {"values": numbers(values), "gradients": first, "parameters": parameters}
 
 
 def numbers(tree: Any) -> list[float]:
@@ -131,19 +162,14 @@ def numbers(tree: Any) -> list[float]:
     return mx.concatenate(flat).tolist()
 
 
-def naive(*arguments: Any, **named: Any) -> mx.array:
-    """The mean of a rank's own losses, which is wrong."""
-    return plain(*arguments, **named)
-
-
 def main() -> None:
     folder, steps, *cases = sys.argv[1:]
     group = mx.distributed.init()
     out = {}
     for name in cases:
-        case, kind, way = name.split(":")
-        mean = {"exact": sl.global_mean, "naive": naive}[kind]
+        case, way = name.split(":")
         rows = data(case, group.size(), group.rank())
+        mean = naive if way == "naive" else sl.global_mean
         out[name] = train(case, mean, rows, int(steps), way == "compiled")
     Path(folder, f"{group.rank()}.json").write_text(json.dumps(out))
 
