@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -35,8 +36,10 @@ def free_ports(count: int) -> int:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """That of this process, with the modules that it finds."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), **more}
+    """That of this process, with its Python and the modules that it finds."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    modules = os.pathsep.join(p for p in sys.path if p)
+    return {**os.environ, "PATH": path, "PYTHONPATH": modules, **more}
 
 
 def ranks(count: int, *arguments: object, seconds: float) -> list[subprocess.CompletedProcess[str]]:
@@ -45,51 +48,55 @@ def ranks(count: int, *arguments: object, seconds: float) -> list[subprocess.Com
     ``mlx.launch`` looks at its pipes all the time, so the ranks of a machine with two cores wait
     for it: one sum takes 80 ms in place of 3.
     """
-    first = free_ports(count)
-    with tempfile.TemporaryDirectory() as folder:
-        hosts = Path(folder, "hosts.json")
+    first, end = free_ports(count), time.monotonic() + seconds
+    with contextlib.ExitStack() as stack:
+        hosts = Path(stack.enter_context(tempfile.TemporaryDirectory()), "hosts.json")
         hosts.write_text(json.dumps([[f"127.0.0.1:{first + k}"] for k in range(count)]))
-        processes = [
-            subprocess.Popen(
+        processes = []
+        for k in range(count):
+            place = {"MLX_RANK": str(k), "MLX_HOSTFILE": str(hosts)} if count > 1 else {}
+            process = subprocess.Popen(
                 [sys.executable, *map(str, arguments)],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                env=environment(MLX_RANK=str(k), MLX_HOSTFILE=str(hosts) if count > 1 else ""),
+                env=environment(**place),
             )
-            for k in range(count)
-        ]
-        end = time.monotonic() + seconds
-        try:
-            said = [p.communicate(timeout=max(0, end - time.monotonic())) for p in processes]
-        finally:
-            for p in processes:
-                p.kill()
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            processes.append(process)
+        said = [p.communicate(timeout=max(0, end - time.monotonic())) for p in processes]
     return [
         subprocess.CompletedProcess(p.args, p.returncode, *texts)
         for p, texts in zip(processes, said, strict=True)
     ]
 
 
-def mlx_launch(*arguments: object, seconds: float) -> subprocess.CompletedProcess[str]:
-    """Run ``mlx.launch``, and end all its ranks after some seconds."""
-    command = [str(Path(sys.executable).with_name("mlx.launch")), *map(str, arguments)]
+def mlx_launch(
+    count: int, *arguments: object, folder: Path, seconds: float
+) -> subprocess.CompletedProcess[str]:
+    """Run ``mlx.launch`` in a folder, and end all its ranks after some seconds."""
+    tool = str(Path(sys.executable).with_name("mlx.launch"))
+    command = [tool, "--starting-port", str(free_ports(count)), *map(str, arguments)]
     # It looks at its input all the time once that has ended, so it gets one that does not end.
     reading, writing = os.pipe()
-    process = subprocess.Popen(
-        command,
-        stdin=reading,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # so that the ranks can be ended with it
-        env=environment(),
-    )
     try:
-        out, err = process.communicate(timeout=seconds)
+        with subprocess.Popen(
+            command,
+            stdin=reading,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # so that the ranks can be ended with it
+            env=environment(),
+            cwd=folder,
+        ) as process:
+            try:
+                out, err = process.communicate(timeout=seconds)
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
         os.close(reading)
         os.close(writing)
     return subprocess.CompletedProcess(command, process.returncode, out, err)
