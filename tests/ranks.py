@@ -68,7 +68,10 @@ class Model(nn.Module):
             named["weights"] = mx.exp(self.confidence) * d["weights"]
         if self.case == "axis":
             named["axis"] = 0
-        return mean(self.loss, d["x"] @ self.w, d["y"], **named).sum()
+        one = lambda scale: mean(self.loss, scale * (d["x"] @ self.w), d["y"], **named)
+        if self.case == "mapped":
+            return mx.vmap(one)(mx.array([0.5, 1.0])).sum()
+        return one(1).sum()
 
 
 def plain(loss: Any, x: mx.array, y: mx.array, **named: Any) -> mx.array:
@@ -110,13 +113,14 @@ def accumulated(mean: Mean, model: Model, d: Data, compiled: bool) -> Callable[[
         for i in range(0, len(d["y"]), 9):
             part = step({name: v[i : i + 9] for name, v in d.items()}, total)
             out = tree_map(mx.add, out, part)
-        return nn.average_gradients(out)
+        share, gradients = out
+        return nn.average_gradients(share), gradients
 
     return both
 
 
 def curvature(mean: Mean, model: Model, d: Data, compiled: bool) -> Callable[[], Any]:
-    """The function that returns the value, and the derivative of the gradient in one direction."""
+    """The function that returns value and gradient, each with its derivative in one direction."""
     names = ("confidence", "w")
 
     def value(*parameters: mx.array) -> mx.array:
@@ -126,9 +130,10 @@ def curvature(mean: Mean, model: Model, d: Data, compiled: bool) -> Callable[[],
     def both() -> Any:
         at = [mx.array(model[name]) for name in names]
         ahead = [mx.cos(v) for v in at]
-        found = value(*at), mx.jvp(mx.grad(value, argnums=(0, 1)), at, ahead)[1]
+        (here,), (slope,) = mx.jvp(value, at, ahead)
+        gradients = mx.jvp(mx.grad(value, argnums=(0, 1)), at, ahead)
         model.update(dict(zip(names, at, strict=True)))
-        return found
+        return mx.stack([here, slope]), gradients
 
     return both
 
