@@ -5,8 +5,8 @@ With the sum of losses :math:`S_k` and the total weight :math:`W_k` of part k, t
 .. math:: m = \frac{\sum_k S_k}{\sum_k W_k}
 
 and not the mean of the :math:`S_k / W_k`, unless all :math:`W_k` are equal. Each machine has its
-own part, and returns m with the gradient by its part times the number of machines. The mean of
-these gradients, which ``nn.average_gradients`` takes, is that of m.
+own part, and returns m, with the gradient by its part times the number of machines. The mean of
+these gradients, as ``nn.average_gradients`` computes it, is the gradient of m.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ def global_mean(
 
     .. math:: m = \frac{\sum_k \sum_i w_{ki} \rho_{ki}}{\sum_k \sum_i w_{ki}}
 
-    The mean of the ranks' own means is another number if their data differ in number, in weights or
-    in mask. The gradient is that of m by the rank's own data, times the number of ranks, so that
-    ``nn.average_gradients`` makes the gradient of m of it.
+    The mean of the ranks' own means differs from it where their data differ in number, weights or
+    mask. The gradient is that of m by the rank's own data, times the number of ranks:
+    ``nn.average_gradients``, which divides by that number, turns it into the gradient of m.
 
-    With ``total``, a call is one of several micro-batches, whose gradients are added.
+    With ``total``, a call is for one of several micro-batches, whose gradients are added.
 
     Parameters
     ----------

@@ -114,7 +114,9 @@ def accumulated(mean: Mean, model: Model, d: Data, compiled: bool) -> Callable[[
             part = step({name: v[i : i + 9] for name, v in d.items()}, total)
             out = tree_map(mx.add, out, part)
         share, gradients = out
-        return nn.average_gradients(share), gradients
+        value = nn.average_gradients(share)
+        mx.eval(value)
+        return value, gradients
 
     return both
 
@@ -133,6 +135,7 @@ def curvature(mean: Mean, model: Model, d: Data, compiled: bool) -> Callable[[],
         (here,), (slope,) = mx.jvp(value, at, ahead)
         gradients = mx.jvp(mx.grad(value, argnums=(0, 1)), at, ahead)
         model.update(dict(zip(names, at, strict=True)))
+        mx.eval(here, slope)
         return mx.stack([here, slope]), gradients
 
     return both
@@ -156,7 +159,9 @@ def train(case: str, mean: Mean, d: Data, steps: int, compiled: bool) -> dict[st
         first = first or numbers(gradients)
         if case != "curvature":
             optimizer.update(model, gradients)
-        mx.eval(model, optimizer.state)  # but not the value, which one rank alone may look at
+        mx.eval(model, optimizer.state)
+        if mx.distributed.init().rank() == 0:
+            mx.eval(value)  # by one rank alone, as by one that logs
         values.append(value)
     parameters = numbers(model.trainable_parameters())
     return {"values": numbers(values), "gradients": first, "parameters": parameters}
