@@ -31,12 +31,15 @@ Building blocks:
     Learned              a threshold that is trained and stays in its range
     RobustNorm           rho, psi, weight function and psi' of a loss, for iterative reweighting
     check_loss           compares given derivatives with finite differences
+    global_mean          the mean of a loss over several machines, or over micro-batches
+    total_weight         what that mean is divided by
 
 ``Array``, ``Axis``, ``Learnable``, ``Number``, ``Parameter`` and ``Reduction`` are the types of
 the arguments.
 """
 
 from ._checking import check_loss
+from ._distributed import global_mean, total_weight
 from ._learned import Learned
 from ._loss import Loss
 from ._modules import Learnable, LossModule
@@ -96,6 +99,7 @@ __all__ = [
     "check_loss",
     "geman_mcclure_loss",
     "general_loss",
+    "global_mean",
     "huber_loss",
     "l1_loss",
     "log_cosh_loss",
@@ -104,5 +108,6 @@ __all__ = [
     "quantile_huber_loss",
     "quantile_loss",
     "smooth_l1_loss",
+    "total_weight",
     "welsch_loss",
 ]

@@ -18,7 +18,17 @@ from smoothloss import losses
 
 EXTRAS = ("weights", "where", "axis")
 PACKAGE = Path(smoothloss.__file__).parent
-BLOCKS = {"Learned", "Loss", "LossModule", "RobustNorm", "Threshold", "Traits", "check_loss"}
+BLOCKS = {
+    "Learned",
+    "Loss",
+    "LossModule",
+    "RobustNorm",
+    "Threshold",
+    "Traits",
+    "check_loss",
+    "global_mean",
+    "total_weight",
+}
 TYPES = {"Array", "Axis", "Learnable", "Number", "Parameter", "Reduction"}
 
 

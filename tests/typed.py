@@ -28,6 +28,13 @@ fair = sl.Loss(
 own: mx.array = fair(x, x, c=2.0, reduction="mean", where=x > 0)
 
 
+group: mx.distributed.Group = mx.distributed.init()
+total: mx.array = sl.total_weight(x, where=x > 0, group=group)
+share: mx.array = sl.global_mean(sl.huber_loss, x, x, where=x > 0, total=total, delta=2.0)
+for one in (loss, record, sl.HuberLoss, sl.huber_loss):
+    over_all: mx.array = sl.global_mean(one, x, x, weights=x, axis=0, group=group)
+
+
 class FairLoss(sl.LossModule):
     """A class of it."""
 
@@ -42,4 +49,5 @@ sl.HuberLoss(1.0, "average")  # type: ignore[arg-type]
 sl.QuantileLoss("0.9")  # type: ignore[arg-type]
 loss(x)  # type: ignore[call-overload]
 loss.reduction = "average"  # type: ignore[assignment]
+sl.global_mean(sl.huber_loss(x, x), x, x)  # type: ignore[arg-type]
 sl.huber_loss(x, x, reduction="average")  # type: ignore[arg-type]

@@ -41,6 +41,17 @@ def count(mask: mx.array, shape: tuple[int, ...], axes: Axes, dtype: mx.Dtype) -
     return mx.maximum(out if repeats == 1 else out * repeats, 1)
 
 
+def sum_of_weights(
+    weights: mx.array, mask: mx.array | None, shape: tuple[int, ...], axes: Axes
+) -> mx.array:
+    """The total of weights over ``axes``, in the dtype of the weights."""
+    # With a unit: MLX calls the rules of a function of one argument in another way.
+    row = [weights, mx.ones([1] * len(shape), weights.dtype), *([] if mask is None else [mask])]
+    given = [_of_rank(v, shape) for v in row]
+    own, repeats, kept = _shares(shape, axes, *(v.shape for v in given))
+    return sum_of_selected(own, weights.dtype)(*given).reshape(kept) * repeats
+
+
 def inverse(
     row: Sequence[mx.array],
     shape: tuple[int, ...],
