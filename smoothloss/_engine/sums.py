@@ -21,11 +21,14 @@ FAN = 16
 RUN = 1024
 FEW = 8192
 ONCE = 48
-# A GPU gives a row to 1024 threads at most, and a column to 32. Each of them adds its share in
-# sequence: 64 numbers at most of up to ROW and COLUMN. More are summed in stages, small kernels.
-# Equal values stay within 1e-6 in the orders of Metal and CUDA (test_gpu_sums.py simulates them).
+# A GPU gives a row to 1024 threads at most and a column to LANES, but Metal gives a row of up to
+# ALONE to one. Each adds its share in sequence, which is short up to ROW and COLUMN; more terms are
+# summed in stages, which are small kernels. Equal values stay within 8e-7 in the orders of Metal
+# and CUDA (test_gpu_sums.py simulates them).
+ALONE = 64
 ROW = 1 << 14
 COLUMN = 1 << 9
+LANES = 32
 # The CPU maps and clears fresh memory for every large array, which costs more than the losses; so
 # they are computed and summed in blocks of this many, whose memory is used again.
 BLOCK = 1 << 19
@@ -65,7 +68,7 @@ def _staged(x: mx.array) -> mx.array:
     """Sum over the middle axis of a rank 3 array."""
     before, n, after = x.shape
     cpu = on_cpu()
-    if n <= (FAN if cpu else _at_once(after)):
+    if n <= FAN if cpu else _at_once(n, after):
         return x.sum(1)
     if cpu and x.size <= FEW and x.dtype == mx.float32:
         return summed_in_float64(x, (1,))
@@ -78,9 +81,9 @@ def _staged(x: mx.array) -> mx.array:
     return out if whole == n else out + _staged(x[:, whole:])
 
 
-def _at_once(after: int) -> int:
-    """How many terms a GPU sums in one stage, of a row or, with others ``after``, of a column."""
-    return ROW if after == 1 else COLUMN
+def _at_once(n: int, after: int) -> bool:
+    """Whether a GPU sums n terms well, of a row or, with others ``after`` them, of a column."""
+    return n <= COLUMN if after > 1 else n <= ONCE or ALONE < n <= ROW
 
 
 def _balanced(n: int, after: int) -> tuple[int, int]:
@@ -88,8 +91,11 @@ def _balanced(n: int, after: int) -> tuple[int, int]:
 
     Two stages of about the root of n: of rows, neighbours are summed; of columns, those far apart.
     """
-    fan = min(_at_once(after), max(64, 1 << n.bit_length() // 2))
-    return fan, 1 if after == 1 else n // fan
+    root = 1 << n.bit_length() // 2
+    if after == 1:
+        return root, 1
+    fan = min(COLUMN, max(2 * LANES, root))  # CUDA gives a column of LANES to one thread
+    return fan, n // fan
 
 
 def _runs(axes: Axes) -> list[tuple[int, int]]:
@@ -121,7 +127,10 @@ def sum_over(x: mx.array, axes: Axes) -> mx.array:
             return _total(x).reshape(kept)
         if size <= FEW and x.dtype == mx.float32:
             return summed_in_float64(x, axes)
-    elif len(runs) == 1 and terms <= _at_once(math.prod(shape[runs[0][1] :])):
+    elif len(axes) == len(shape):
+        if terms <= ROW:
+            return x.sum()
+    elif len(runs) == 1 and _at_once(terms, math.prod(shape[runs[0][1] :])):
         return x.sum(axes)
     left = list(shape)
     for start, stop in reversed(runs):
