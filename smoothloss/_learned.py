@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from numbers import Real
@@ -13,6 +12,7 @@ import numpy as np
 
 from ._engine import inputs
 from ._engine.kind import compute_dtype
+from ._engine.rules import made_once, with_rules
 from ._engine.shapes import alone
 from ._frozen import PartlyFrozen
 from ._threshold import as_float, is_number
@@ -24,7 +24,7 @@ LARGEST = float(mx.finfo(mx.float32).max)
 FLOOR = 0.01  # of the initial value
 
 
-@functools.cache
+@made_once
 def between(low: float, high: float) -> Callable[[mx.array], mx.array]:
     """The function that takes any real number into an interval.
 
@@ -50,11 +50,12 @@ def between(low: float, high: float) -> Callable[[mx.array], mx.array]:
             rise = (high - low) * alone(s * alone(1 - s))
         return alone(mx.where(inside, alone(rise), 0))
 
-    custom = mx.custom_function(value)
-    custom.vjp(lambda raw, cotangent, _: cotangent * slope(raw))
-    custom.jvp(lambda raw, tangent: tangent * slope(raw))
-    custom.vmap(lambda raw, axis: (custom(raw), axis))
-    return cast(Callable[[mx.array], mx.array], custom)
+    return with_rules(
+        value,
+        vjp=lambda raw, cotangent, _: cotangent * slope(raw),
+        jvp=lambda raw, tangent: tangent * slope(raw),
+        vmap=lambda raw, axis: (between(low, high)(raw), axis),
+    )
 
 
 class Learned(PartlyFrozen):

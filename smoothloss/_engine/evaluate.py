@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import mlx.core as mx
 
 from .plan import prepare
-from .sums import on_cpu
 
 if TYPE_CHECKING:
     from .._loss import Loss
@@ -43,7 +42,8 @@ def evaluate(
     key: Hashable = None
     # A mask of NumPy, which may be hashable, is converted anew for each call.
     if type(x) is mx.array and type(y) is mx.array and (where is None or type(where) is mx.array):
-        key = (x.shape, y.shape, x.dtype, y.dtype, reduction, on_cpu(), *map(kind, thresholds))
+        device = mx.default_device().type
+        key = (x.shape, y.shape, x.dtype, y.dtype, reduction, device, *map(kind, thresholds))
         if not (weights is None and where is None and axis is None):
             key = (*key, kind(weights), kind(where), kind(axis))
         try:

@@ -23,6 +23,7 @@ import mlx.core as mx
 
 from .kernel import Kernel
 from .kind import Kind
+from .rules import made_once, with_rules
 from .shapes import batch_first, data_shape, largest_rank, spread, widened
 from .sums import Axes, Elementwise, sum_over, summed_in_kernel
 from .term import Term, by_rules, pulled_back, term
@@ -79,7 +80,7 @@ def inverse(
     total = total.reshape(kept)
     if repeats != 1:
         total = total * repeats
-    return careful_one_over(total) if live and total.dtype != mx.float64 else one_over(total)
+    return careful_one_over()(total) if live and total.dtype != mx.float64 else one_over(total)
 
 
 def one_over(total: mx.array) -> mx.array:
@@ -88,25 +89,20 @@ def one_over(total: mx.array) -> mx.array:
     return mx.where(some, 1 / mx.where(some, total, 1), 0)
 
 
-# With a derivative that is finite where the square of the inverse is not.
-_custom = mx.custom_function(one_over)
-careful_one_over = cast(Elementwise, _custom)
+@made_once
+def careful_one_over() -> Elementwise:
+    """:func:`one_over`, with a derivative that is finite where the square of the inverse is not."""
 
+    def vjp(total: mx.array, cotangent: mx.array, out: mx.array) -> mx.array:
+        return -(cotangent * out) * out
 
-@_custom.vjp
-def _(total: mx.array, cotangent: mx.array, out: mx.array) -> mx.array:
-    return -(cotangent * out) * out
+    def jvp(total: mx.array, tangent: mx.array) -> mx.array:
+        return vjp(total, tangent, careful_one_over()(total))
 
+    def vmap(total: mx.array, axis: int) -> tuple[mx.array, int]:
+        return careful_one_over()(total), axis
 
-@_custom.jvp
-def _(total: mx.array, tangent: mx.array) -> mx.array:
-    out = careful_one_over(total)
-    return -(tangent * out) * out
-
-
-@_custom.vmap
-def _(total: mx.array, axis: int) -> tuple[mx.array, int]:
-    return careful_one_over(total), axis
+    return with_rules(one_over, vjp, jvp, vmap)
 
 
 def _of_rank(v: mx.array, shape: Sequence[int]) -> mx.array:
@@ -139,7 +135,7 @@ def selected(dtype: mx.Dtype) -> Elementwise:
     return keep
 
 
-@functools.cache
+@made_once
 def sum_of_selected(axes: Axes, dtype: mx.Dtype) -> Elementwise:
     """The function ``(weights, *unit, *mask)`` that sums the selected weights over ``axes``.
 
@@ -147,9 +143,10 @@ def sum_of_selected(axes: Axes, dtype: mx.Dtype) -> Elementwise:
     is selected, summed over the axes along which the weights were broadcast. MLX's own adjoint
     would sum these plainly, in float32.
     """
-    custom = mx.custom_function(lambda *row: summed_in_kernel(selected(dtype), row, axes))
 
-    @custom.vjp
+    def value(*row: mx.array) -> mx.array:
+        return summed_in_kernel(selected(dtype), row, axes)
+
     def vjp(row: Sequence[mx.array], cotangent: mx.array, _: mx.array) -> tuple[mx.array, ...]:
         weights, *rest = row
         shape = data_shape(row)
@@ -158,18 +155,16 @@ def sum_of_selected(axes: Axes, dtype: mx.Dtype) -> Elementwise:
         by_weights = adjoint(cotangent, *rest)
         return (by_weights.reshape(weights.shape).astype(weights.dtype), *map(mx.zeros_like, rest))
 
-    @custom.jvp
     def jvp(row: Sequence[mx.array], tangents: Sequence[mx.array | None]) -> mx.array:
         weights, *rest = row
         tangent = mx.zeros_like(weights) if tangents[0] is None else tangents[0]
         return sum_of_selected(axes, dtype)(tangent, *rest)
 
-    @custom.vmap
     def vmap(row: Sequence[mx.array], batch: Sequence[int | None]) -> tuple[mx.array, int]:
         inner = tuple(a + 1 for a in axes)
         return sum_of_selected(inner, dtype)(*batch_first(row, batch)), 0
 
-    return cast(Elementwise, custom)
+    return with_rules(value, vjp, jvp, vmap)
 
 
 class WeightedMean:
@@ -249,8 +244,8 @@ class WeightedMean:
 def weighted_mean(
     kernel: Kernel, kind: Kind, dtype: mx.Dtype, axes: Axes, *, traced: bool = True
 ) -> Elementwise:
-    """The function of a :class:`WeightedMean`, built once for each kernel and kind of call."""
-    key = (WeightedMean, kind, dtype, axes, traced)
+    """The function of a :class:`WeightedMean`, built once as :func:`term` builds its own."""
+    key = (WeightedMean, kind, dtype, axes, traced, mx.default_device().type)
     if key not in kernel.terms:
         made = WeightedMean(kernel, kind, dtype, axes)
         kernel.terms[key] = made.function() if traced else made.value

@@ -31,6 +31,7 @@ import mlx.core as mx
 from .._threshold import NumberKind, Threshold
 from .kernel import Kernel
 from .kind import Kind, Row, compute_dtype
+from .rules import Rule, with_rules
 from .shapes import apart, batch_first, data_shape, renewed, spread, widened
 from .sums import Axes, Elementwise, on_cpu, summed, summed_in_float64
 from .validation import as_elementwise
@@ -242,18 +243,14 @@ class Term:
 def by_rules(
     kernel: Kernel,
     value: Elementwise,
-    vjp: Callable[..., Any],
-    jvp: Callable[..., Any],
-    vmap: Callable[..., Any],
+    vjp: Rule,
+    jvp: Rule,
+    vmap: Rule,
 ) -> Elementwise:
     """A function of a kernel with its rules, or as it is where MLX differentiates the kernel."""
     if not kernel.partials:
         return value
-    custom = mx.custom_function(value)
-    custom.vjp(vjp)
-    custom.jvp(jvp)
-    custom.vmap(vmap)
-    return cast(Elementwise, custom)
+    return with_rules(value, vjp, jvp, vmap)
 
 
 def pulled_back(
@@ -287,11 +284,11 @@ def term(
     *,
     traced: bool = True,
 ) -> Elementwise:
-    """The function of a :class:`Term`, built once for each kernel and kind of call.
+    """The function of a :class:`Term`, built once for each kernel, kind of call and device.
 
     Where no argument is traced, it needs no rules of differentiation.
     """
-    key = (kind, dtype, axes, order, traced)
+    key = (kind, dtype, axes, order, traced, mx.default_device().type)
     function = kernel.terms.get(key)
     if function is None:
         made = Term(kernel, kind, dtype, axes, order)
