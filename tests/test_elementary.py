@@ -1,5 +1,7 @@
 """The functions that the losses are made of: their bounds, and their limits."""
 
+from pathlib import Path
+
 import mlx.core as mx
 import mpmath
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from cases import floats
 from oracle import as_numpy, to_mp, ulps
 
+import smoothloss as sl
 from smoothloss.losses import _elementary as elementary
 
 INF, NAN = float("inf"), float("nan")
@@ -30,6 +33,19 @@ def test_exp_errs_by_its_argument_in_ulp(dtype: mx.Dtype) -> None:
     x = mx.array(np.random.default_rng(0).uniform(-85, 0, 3000), dtype)
     assert (ulps(elementary.exp(x), exact(mpmath.exp, x)) <= 1 + 0.6 * abs(as_numpy(x))).all()
     assert elementary.exp(floats(-1e4, -INF, 0)).tolist() == [0, 0, 1]
+
+
+def test_exp_needs_no_power_on_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Metal compiles a fast one, of which the exponent is rounded."""
+    monkeypatch.setattr(elementary, "on_cpu", lambda: False)
+    x = mx.array([0.0, -1.0, -80.0, -INF])
+    gradient = mx.grad(lambda x: sl.welsch_loss(x, mx.zeros(4), reduction="sum"))(x)
+    for out in (elementary.exp(x), gradient):
+        mx.export_to_dot(str(tmp_path / "graph.dot"), out)
+        text = (tmp_path / "graph.dot").read_text()
+        assert '"Exp"' in text
+        assert '"Power"' not in text
+    np.testing.assert_allclose(elementary.exp(x), np.exp(as_numpy(x)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", WIDE)

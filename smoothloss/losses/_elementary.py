@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from .._engine.shapes import alone
+from .._engine.sums import on_cpu
 
 
 def scalar(value: float, like: mx.array) -> mx.array:
@@ -120,8 +121,12 @@ def log1p(x: mx.array) -> mx.array:
 
 
 def exp(x: mx.array) -> mx.array:
-    """The exponential of x <= 0, to 1 + 0.6 abs(x) ulp; ``mx.exp`` is slow on the CPU."""
-    return mx.power(scalar(math.e, x), x)
+    """The exponential of x <= 0, on the CPU to 1 + 0.6 abs(x) ulp.
+
+    There ``mx.exp`` takes three times as long and errs more. On a GPU it is precise, also where
+    Metal compiles a fast ``mx.power``.
+    """
+    return mx.power(scalar(math.e, x), x) if on_cpu() else mx.exp(x)
 
 
 def polynomial(coefficients: Sequence[mx.array | float], t: mx.array) -> mx.array | float:
