@@ -38,7 +38,7 @@ SMALL = 1 << 15
 
 
 def on_cpu() -> bool:
-    """Whether MLX runs on the CPU; a GPU sums in a tree, and pays for every kernel it launches."""
+    """Whether MLX runs on the CPU; a GPU adds in other orders, and pays for each kernel."""
     return bool(mx.default_device() == mx.cpu)
 
 
@@ -121,16 +121,15 @@ def sum_over(x: mx.array, axes: Axes) -> mx.array:
     kept = [n for a, n in enumerate(shape) if a not in axes]
     if size == 0:  # MLX 0.32.4 may hang in a sum over an empty array
         return mx.zeros(kept, mx.int32 if x.dtype == mx.bool_ else x.dtype)
+    cpu = on_cpu()
+    if cpu and terms == size:
+        return _total(x).reshape(kept)
+    if cpu and size <= FEW and x.dtype == mx.float32:
+        return summed_in_float64(x, axes)
+    if not cpu and len(axes) == len(shape) and terms <= ROW:
+        return x.sum()
     runs = _runs(axes)
-    if on_cpu():
-        if terms == size:
-            return _total(x).reshape(kept)
-        if size <= FEW and x.dtype == mx.float32:
-            return summed_in_float64(x, axes)
-    elif len(axes) == len(shape):
-        if terms <= ROW:
-            return x.sum()
-    elif len(runs) == 1 and _at_once(terms, math.prod(shape[runs[0][1] :])):
+    if not cpu and len(runs) == 1 and _at_once(terms, math.prod(shape[runs[0][1] :])):
         return x.sum(axes)
     left = list(shape)
     for start, stop in reversed(runs):
