@@ -11,7 +11,6 @@ these gradients, as ``nn.average_gradients`` computes it, is the gradient of m.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -19,6 +18,7 @@ import mlx.core as mx
 
 from ._engine import inputs
 from ._engine.mean import careful_one_over, sum_of_weights
+from ._engine.rules import made_once, with_rules
 from ._engine.sums import Axes, Elementwise
 from ._modules import LossModule
 from ._robust import record_and_thresholds
@@ -266,13 +266,13 @@ def _divisor(function: str, value: Any, own: mx.array) -> mx.array:
     return array
 
 
-@functools.cache
+@made_once
 def _for_average(size: int) -> Elementwise:
     """The identity, whose gradient is ``size`` times as large."""
     return _identity(lambda cotangent: cotangent * size, lambda tangent: tangent)
 
 
-@functools.cache
+@made_once
 def _constant(name: str) -> Elementwise:
     """The identity, which raises where a derivative is taken."""
 
@@ -288,9 +288,10 @@ def _constant(name: str) -> Elementwise:
 
 def _identity(pull: Elementwise, push: Elementwise) -> Elementwise:
     """The identity with a rule of its own for cotangents, and one for tangents."""
-    custom = mx.custom_function(lambda v: v)
-    function = cast(Elementwise, custom)
-    custom.vjp(lambda v, cotangent, out: pull(cotangent))
-    custom.jvp(lambda v, tangent: push(tangent))
-    custom.vmap(lambda v, axis: (function(v), axis))
-    return function
+    identity: Elementwise = with_rules(
+        lambda v: v,
+        vjp=lambda v, cotangent, out: pull(cotangent),
+        jvp=lambda v, tangent: push(tangent),
+        vmap=lambda v, axis: (identity(v), axis),
+    )
+    return identity

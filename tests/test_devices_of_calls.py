@@ -152,6 +152,22 @@ def test_learned_thresholds(device: mx.DeviceType, devices: Devices) -> None:
     assert devices.after == {device}
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("total", [None, 12.0])
+def test_a_mean_over_machines(
+    total: float | None, device: mx.DeviceType, devices: Devices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two, of which one is feigned."""
+    monkeypatch.setattr(mx.distributed.Group, "size", lambda _: 2)
+    monkeypatch.setattr(mx.distributed, "all_sum", lambda v, group: v)
+    x, y = mx.ones((3, 4)), mx.zeros((3, 4))
+    (devices.default,) = set(DEVICES) - {device}
+    devices.after.clear()
+    f = functools.partial(sl.global_mean, sl.huber_loss, total=total)
+    pulled(devices.calling(device, lambda x: f(x, y)))(x)
+    assert devices.after == {device}
+
+
 @pytest.mark.parametrize("dtype", [mx.float64, mx.float32])
 def test_float64_on_the_cpu_beside_a_gpu(dtype: mx.Dtype, devices: Devices) -> None:
     """That of the data, and that of few weights, which the CPU sums in float64."""

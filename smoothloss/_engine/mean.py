@@ -80,7 +80,7 @@ def inverse(
     total = total.reshape(kept)
     if repeats != 1:
         total = total * repeats
-    return careful_one_over()(total) if live and total.dtype != mx.float64 else one_over(total)
+    return careful_one_over(total) if live and total.dtype != mx.float64 else one_over(total)
 
 
 def one_over(total: mx.array) -> mx.array:
@@ -89,18 +89,21 @@ def one_over(total: mx.array) -> mx.array:
     return mx.where(some, 1 / mx.where(some, total, 1), 0)
 
 
-@made_once
-def careful_one_over() -> Elementwise:
+def careful_one_over(total: mx.array) -> mx.array:
     """:func:`one_over`, with a derivative that is finite where the square of the inverse is not."""
+    return _careful_one_over()(total)
 
+
+@made_once
+def _careful_one_over() -> Elementwise:
     def vjp(total: mx.array, cotangent: mx.array, out: mx.array) -> mx.array:
         return -(cotangent * out) * out
 
     def jvp(total: mx.array, tangent: mx.array) -> mx.array:
-        return vjp(total, tangent, careful_one_over()(total))
+        return vjp(total, tangent, careful_one_over(total))
 
     def vmap(total: mx.array, axis: int) -> tuple[mx.array, int]:
-        return careful_one_over()(total), axis
+        return careful_one_over(total), axis
 
     return with_rules(one_over, vjp, jvp, vmap)
 
