@@ -3,13 +3,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := $(VENV)-peers
+OLDEST := $(VENV)-oldest
 # MLX's CPU build is an extra on Linux; on macOS the plain package has everything.
 EXTRA := $(if $(filter Linux,$(shell uname -s)),cpu,)
 comma := ,
 
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+XDIST := --numprocesses auto --dist worksteal
+PYTEST := $(BIN)/python -m pytest $(XDIST)
 
-.PHONY: demo test test-all test-peers notebooks lab lint types doctest wheel bench bench-peers clean
+# Where `make bench` writes; with OUT=benchmarks, over the results that the docs quote.
+OUT := benchmarks/mine
+
+.PHONY: demo test test-all test-devices test-oldest test-peers notebooks lab lint types doctest wheel \
+	bench bench-peers clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m smoothloss
@@ -21,6 +27,16 @@ test: $(VENV)/.demo $(VENV)/.test
 # Every case: on a CPU, g++ compiles about two thousand kernels once.
 test-all: $(VENV)/.demo $(VENV)/.test
 	$(PYTEST)
+
+# What is other on Macs and GPUs, emulated on this CPU: see docs/devices.md.
+test-devices: $(VENV)/.demo $(VENV)/.test
+	SMOOTHLOSS_DEVICE=emulated-gpu $(PYTEST) -m 'not full'
+	SMOOTHLOSS_DEVICE=emulated-fused $(PYTEST) -m 'not full'
+	SMOOTHLOSS_DEVICE=emulated-flushing $(PYTEST) -m 'not full'
+
+# With the oldest MLX and NumPy that pyproject.toml allows.
+test-oldest: $(OLDEST)/.setup
+	$(OLDEST)/bin/python -m pytest $(XDIST) -m 'not full'
 
 # Beside PyTorch, Keras, optax, SciPy and others; on Python 3.11.
 test-peers: $(PEERS)/.setup
@@ -52,30 +68,40 @@ types: $(VENV)/.lint
 wheel: $(VENV)/.build
 	rm -rf build dist
 	$(BIN)/python -m build
-	$(PYTHON) -m venv build/venv
+	$(BIN)/python -m venv build/venv
 	build/venv/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	build/venv/bin/python -m pip install --quiet --group test
 	wheel=$$(ls $(CURDIR)/dist/*.whl) && \
 	build/venv/bin/python -m pip install --quiet "$$wheel[$(if $(EXTRA),$(EXTRA)$(comma))demo]"
-	mkdir -p build/outside && cp -r tests benchmarks docs notebooks pyproject.toml README.md build/outside/
-	cd build/outside && ../venv/bin/pytest --numprocesses auto --dist worksteal -m 'not full'
+	mkdir -p build/outside && cp -r tests benchmarks docs notebooks pyproject.toml README.md Makefile build/outside/
+	cd build/outside && ../venv/bin/pytest $(XDIST) -m 'not full'
 
 bench: $(VENV)/.demo # for the picture
-	$(BIN)/python benchmarks/run.py
-	$(BIN)/python benchmarks/run.py --call-sites --out benchmarks/call-sites
+	$(BIN)/python benchmarks/run.py --out $(OUT)/results
+	$(BIN)/python benchmarks/run.py --call-sites --out $(OUT)/call-sites
 
 # Beside PyTorch and JAX, in an environment of their own; first on one core, then on two.
 bench-peers: $(PEERS)/.setup
-	$(PEERS)/bin/python benchmarks/run.py --headline --cores 1 --out benchmarks/peers-1-core
-	$(PEERS)/bin/python benchmarks/run.py --headline --cores 2 --out benchmarks/peers-2-cores
-	$(PEERS)/bin/python benchmarks/run.py --call-sites --cores 2 --out benchmarks/peers-call-sites
+	$(PEERS)/bin/python benchmarks/run.py --headline --cores 1 --out $(OUT)/peers-1-core
+	$(PEERS)/bin/python benchmarks/run.py --headline --cores 2 --out $(OUT)/peers-2-cores
+	$(PEERS)/bin/python benchmarks/run.py --call-sites --cores 2 --out $(OUT)/peers-call-sites
 
 clean:
-	rm -rf $(VENV) $(PEERS) build dist
+	rm -rf $(VENV) $(PEERS) $(OLDEST) build dist
+
+# A virtual environment, made anew unless it has a Python that is new enough; macOS' own is 3.9.
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
+define venv
+	@$(1)/bin/python -c 'import pip; $(NEW_ENOUGH)' 2>/dev/null || { \
+	$(PYTHON) -c '$(NEW_ENOUGH)' 2>/dev/null || { \
+	echo "smoothloss needs Python 3.10 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1):" \
+	"install one, and type, say, make $(or $(MAKECMDGOALS),demo) PYTHON=python3.12" >&2; exit 1; }; \
+	echo $(PYTHON) -m venv --clear $(1); $(PYTHON) -m venv --clear $(1); }
+	$(1)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+endef
 
 $(VENV)/.setup: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(call venv,$(VENV))
 	$(BIN)/python -m pip install --quiet --editable '.$(if $(EXTRA),[$(EXTRA)],)'
 	touch $@
 
@@ -83,9 +109,14 @@ $(VENV)/.demo: $(VENV)/.setup
 	$(BIN)/python -m pip install --quiet --editable '.[$(if $(EXTRA),$(EXTRA)$(comma))demo]'
 	touch $@
 
+$(OLDEST)/.setup: pyproject.toml
+	$(call venv,$(OLDEST))
+	$(OLDEST)/bin/python -m pip install --quiet --group oldest \
+		--editable '.[$(if $(EXTRA),$(EXTRA)$(comma))demo]'
+	touch $@
+
 $(PEERS)/.setup: pyproject.toml
-	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(call venv,$(PEERS))
 	$(PEERS)/bin/python -m pip install --quiet --group peers
 	$(PEERS)/bin/python -m pip install --quiet --editable '.[$(if $(EXTRA),$(EXTRA)$(comma))demo]'
 	touch $@

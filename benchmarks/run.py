@@ -34,7 +34,10 @@ def options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--out", type=Path, default=HERE / "results", help="where to write, less suffix"
+        "--out",
+        type=Path,
+        default=HERE / "mine" / "results",
+        help="where to write, less suffix (default: beside no file that the docs quote)",
     )
     parser.add_argument(
         "--seconds", type=float, default=0.5, help="the budget of a row (default: 0.5)"
@@ -85,6 +88,7 @@ def main() -> None:
     given = options()
     if given.cores:
         pin(given.cores)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
 
     import mlx.core as mx
     import report

@@ -1,5 +1,6 @@
 import collections
 
+import device  # before all that makes an array
 import mlx.core as mx
 import pytest
 from cases import LOSSES, Entry
@@ -9,7 +10,26 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_report_header() -> str:
+    return f"device: {device.DESCRIPTION}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    thin_out(items)
+    config.hook.pytest_deselected(items=[item for item in items if not runs_here(item)])
+    items[:] = filter(runs_here, items)
+
+
+def runs_here(item: pytest.Item) -> bool:
+    """Whether the device has what a case needs: it may be the CPU, or float64."""
+    callspec = getattr(item, "callspec", None)
+    parameters = callspec.params.values() if callspec else ()
+    dtypes = [v for v in parameters if isinstance(v, mx.Dtype)]
+    wide = mx.float64 in dtypes or item.get_closest_marker("float64")
+    return (device.FLOAT64 or not wide) and (device.CPU or not item.get_closest_marker("cpu"))
+
+
+def thin_out(items: list[pytest.Item]) -> None:
     """Mark as full all but each k-th case of a test that says so.
 
     k has no divisor in common with the numbers of losses, dtypes and so on, so the cases that are

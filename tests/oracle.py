@@ -19,8 +19,8 @@ mpmath.mp.dps = 400
 
 
 def as_numpy(v: mx.array) -> np.ndarray:
-    """In float64, which holds every dtype of the losses."""
-    return np.array(v.astype(mx.float64))
+    """In NumPy's float64, which holds every dtype of the losses and which no GPU has."""
+    return np.array(v.astype(mx.float32) if v.dtype.size < 4 else v).astype(np.float64)
 
 
 to_mp = np.vectorize(lambda v: mpmath.mpf(float(v)), otypes=[object])
