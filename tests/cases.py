@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import device
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
@@ -83,6 +84,8 @@ FLOATS = [
     pytest.param(d, id=str(d).split(".")[-1])
     for d in (mx.float32, mx.float16, mx.bfloat16, mx.float64)
 ]
+# Those that the device has, for tests that draw them.
+HERE = [p.values[0] for p in FLOATS if device.FLOAT64 or p.values[0] != mx.float64]
 # Plain numbers, not in the units of the residual: their special values, inside any interval.
 NUMBERS = (
     -np.inf,

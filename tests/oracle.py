@@ -20,7 +20,14 @@ mpmath.mp.dps = 400
 
 def as_numpy(v: mx.array) -> np.ndarray:
     """In NumPy's float64, which holds every dtype of the losses and which no GPU has."""
-    return np.array(v.astype(mx.float32) if v.dtype.size < 4 else v).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # NaNs that signal
+        return np.array(v.astype(mx.float32) if v.dtype.size < 4 else v).astype(np.float64)
+
+
+def in_float64(f: Callable[..., mx.array], *row: mx.array) -> np.ndarray:
+    """What ``f`` gives in float64: on the CPU, wherever else the test runs."""
+    with mx.stream(mx.cpu):
+        return as_numpy(f(*(v.astype(mx.float64) for v in row)))
 
 
 to_mp = np.vectorize(lambda v: mpmath.mpf(float(v)), otypes=[object])

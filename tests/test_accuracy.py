@@ -17,7 +17,17 @@ from cases import (
     orders,
     partial,
 )
-from oracle import as_numpy, exact, expected, off_the_kinks, residual, to_mp, ulps, vectorised
+from oracle import (
+    as_numpy,
+    exact,
+    expected,
+    in_float64,
+    off_the_kinks,
+    residual,
+    to_mp,
+    ulps,
+    vectorised,
+)
 
 WIDE = FLOATS[0], FLOATS[3]
 
@@ -143,6 +153,7 @@ def test_every_derivative_to_second_order(entry: Entry, dtype: mx.Dtype) -> None
         assert (off <= bound * eps * size + least + absolute * np.maximum(1, size)).all(), order
 
 
+@pytest.mark.float64
 def test_autodiff_of_rho_agrees_off_the_kink(entry: Entry) -> None:
     x, y, *theta = data(entry, mx.float64, 1, 1000, 3)
     r = x - y
@@ -158,6 +169,7 @@ def test_autodiff_of_rho_agrees_off_the_kink(entry: Entry) -> None:
         assert (np.abs(as_numpy(native - ours)) <= 1e-9 * size).all(), i
 
 
+@pytest.mark.float64
 def test_finite_differences_of_the_library_itself(entry: Entry) -> None:
     rng = np.random.default_rng(2)
     n = 500
@@ -232,11 +244,9 @@ def test_all_65536_half_precision_residuals(entry: Entry, dtype: mx.Dtype) -> No
         ]
         # What overflows float32 when divided by the threshold may count as infinite.
         finite = np.flatnonzero(abs(r) <= 1e38 * min([1, *units]))
-        exactly = x[mx.array(finite)].astype(mx.float64)
         theta = [mx.array(v, mx.float32) for v in values]
-        wide = [t.astype(mx.float64) for t in theta]
         for order, f in enumerate(rho_and_psi(entry)):
-            got, want = f(x, *theta), as_numpy(f(exactly, *wide))
+            got, want = f(x, *theta), in_float64(f, x[mx.array(finite)], *theta)
             assert got.dtype == dtype
             assert (np.isnan(as_numpy(got)) == nan).all()
             # Of float32, by which the half is off in addition to half an ulp.
@@ -248,6 +258,7 @@ def test_all_65536_half_precision_residuals(entry: Entry, dtype: mx.Dtype) -> No
             assert (error <= room).all(), (values, order)
 
 
+@pytest.mark.float64
 def test_half_precision_residuals_in_float64_are_exact(entry: Entry) -> None:
     for dtype in (mx.float16, mx.bfloat16):
         x = mx.arange(7, 65536, 991).astype(mx.uint16).view(dtype).astype(mx.float64)
@@ -267,9 +278,9 @@ def test_half_precision_pairs(entry: Entry, dtype: mx.Dtype) -> None:
     """x - y is not rounded to half either."""
     x, y = (mx.random.normal((20000,)).astype(dtype) * 30 for _ in range(2))
     theta = fitted(entry, mx.array(0.1))
-    r = x.astype(mx.float64) - y.astype(mx.float64)
     for order in [(), (0,)]:
         f = partial(entry, order)
         full = [mx.broadcast_to(t, x.shape) for t in theta]
-        want = as_numpy(f(r, mx.zeros_like(r), *full))
+        exactly = lambda x, y, *theta, f=f: f(x - y, mx.zeros_like(x), *theta)
+        want = in_float64(exactly, x, y, *full)
         assert half_ulps(f(x, y, *full), want).max() <= 0.51

@@ -66,6 +66,7 @@ def test_the_derivative_by_alpha_at_the_seams_of_its_forms(dtype: mx.Dtype) -> N
     assert off.max() <= 400 * float(mx.finfo(dtype).eps)
 
 
+@pytest.mark.float64
 def test_log_z_where_it_is_known() -> None:
     known = [
         mpmath.log(mpmath.pi * mpmath.sqrt(2)),
@@ -78,6 +79,7 @@ def test_log_z_where_it_is_known() -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 1.9, 2.0])
+@pytest.mark.float64
 def test_it_is_the_logarithm_of_a_density(alpha: float) -> None:
     """Its exponential integrates to 1: the trapezoidal rule in s, of r = sinh(s)."""
     s = np.linspace(-60, 60, 24001)
@@ -87,6 +89,7 @@ def test_it_is_the_logarithm_of_a_density(alpha: float) -> None:
     assert total == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.float64
 def test_the_normal_and_the_cauchy_distribution() -> None:
     r = np.array([0.0, 0.4, 3.0])
     x, c = mx.array(r, mx.float64), 0.7

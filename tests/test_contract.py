@@ -8,6 +8,7 @@ import pytest
 from cases import (
     BY_NAME,
     FLOATS,
+    HERE,
     WITH_THRESHOLD,
     Entry,
     call,
@@ -159,7 +160,7 @@ def test_compiled_is_eager_to_the_bit(entry: Entry, dtype: mx.Dtype) -> None:
 
 
 @given(
-    dtype=st.sampled_from([mx.float32, mx.float16, mx.bfloat16, mx.float64]),
+    dtype=st.sampled_from(HERE),
     data=st.lists(st.tuples(st.floats(), st.floats(), st.floats(0) | st.just(NAN)), min_size=1),
     name=st.sampled_from(sorted(GRADIENTS)),
 )

@@ -77,6 +77,7 @@ def test_float16_mean() -> None:
     assert sl.l1_loss(x, mx.zeros_like(x)).item() == 2
 
 
+@pytest.mark.large_sums
 def test_float32_mean_of_ten_million() -> None:
     x = mx.random.normal((10**7,))
     y = mx.zeros_like(x)

@@ -35,6 +35,7 @@ def test_the_picture_is_drawn(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.9])
+@pytest.mark.float64
 def test_the_fit_of_log_z_is_that_of_the_quadrature(alpha: float) -> None:
     partition = script("docs/partition.py")
     assert partition.KNOTS == KNOTS

@@ -79,6 +79,7 @@ def test_sign_and_clip_keep_nan() -> None:
 
 
 @pytest.mark.parametrize("count", range(10))
+@pytest.mark.float64
 def test_polynomial(count: int) -> None:
     t = np.linspace(-2, 2, 41)
     coefficients = np.random.default_rng(0).normal(size=(count, 41))

@@ -239,6 +239,7 @@ def test_complex_data_are_told_how_to_measure_their_distance(
     assert same_bits(entry.function(distance, mx.zeros(2), reduction="none"), want)
 
 
+@pytest.mark.float64
 def test_numpy_s_float64_beside_float64_keeps_its_digits(entry: Entry) -> None:
     """Alone it becomes float32, as in MLX."""
     rng = np.random.default_rng(0)

@@ -130,6 +130,7 @@ def test_a_custom_function_without_a_vmap_rule_is_caught(monkeypatch: pytest.Mon
     assert broken != [1, 1]
 
 
+@pytest.mark.cpu
 def test_a_sequential_or_half_precision_sum_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     n = 3 * 10**6
     x = mx.full((n,), 1.1)

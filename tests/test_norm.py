@@ -150,6 +150,7 @@ def test_residuals_are_arrays_of_real_numbers() -> None:
         norm.psi([1.0])
 
 
+@pytest.mark.float64
 def test_reweighted_least_squares_is_gradient_descent_on_the_phone_calls() -> None:
     """Huber's fit with the scale estimated along, by both: the line of the demo."""
     table = phones()

@@ -162,6 +162,7 @@ def test_dtypes_are_those_of_our_losses(name: str, dtype: mx.Dtype) -> None:
         np.testing.assert_allclose(as_numpy(g), as_numpy(mx.grad(VARIANTS["all"])(x, y)), rtol=1e-2)
 
 
+@pytest.mark.large_sums
 def test_a_mean_of_ten_million_is_accurate_with_rho_alone() -> None:
     half = sl.Loss("half_loss", lambda r: 0.5 * mx.abs(r))
     x = mx.full((10**7,), 1.1)
@@ -456,6 +457,7 @@ ROUGH = {
 }
 
 
+@pytest.mark.float64
 def test_documented_limit_of_float64_functions_still_stands() -> None:
     x = np.linspace(-3, 3, 101)
     for f, exact in ((mx.exp, np.exp), (mx.sin, np.sin)):

@@ -36,6 +36,7 @@ def test_half_precision_means_are_rounded_once(dtype: mx.Dtype) -> None:
     assert same_bits(g[0], mx.array(600 / 70_000).astype(dtype))
 
 
+@pytest.mark.large_sums
 def test_threshold_gradients_are_summed_accurately() -> None:
     n = 10**7
     x = mx.full((n,), 3.0)
@@ -74,6 +75,7 @@ def problem(draw: st.DrawFn) -> dict:
 
 
 @given(problem())
+@pytest.mark.float64
 def test_weights_where_and_axis_mean_what_they_say(p: dict) -> None:
     """Value and all gradients against float64 NumPy, with broken data behind the mask."""
     entry = next(e for e in catalog() if e.name == p["name"])
@@ -196,6 +198,7 @@ def test_none_keeps_the_shape_and_masks_to_0(entry: Entry) -> None:
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2, (0, 2), (-1, 0), (1,), (), None])
+@pytest.mark.large_sums
 def test_axes_of_strided_and_transposed_data(entry: Entry, axis: object) -> None:
     base = mx.random.normal((40, 33, 50))
     x = base.transpose(2, 0, 1)[::2]

@@ -41,6 +41,7 @@ def test_so_few_terms_that_they_are_summed_at_once() -> None:
     assert sums.sum_over(x, (0,)).item() == pytest.approx(sums.ONCE * np.float32(1.1), rel=7.5e-7)
 
 
+@pytest.mark.large_sums
 def test_equal_values_of_odd_lengths() -> None:
     """A remainder must not be added into the partial sums of the rest."""
     rng = np.random.default_rng(0)
@@ -55,6 +56,7 @@ def test_equal_values_of_odd_lengths() -> None:
 
 
 @pytest.mark.parametrize("n", [17, 4096, 70_001, 1_048_576, 30_000_003])
+@pytest.mark.large_sums
 def test_mean_and_sum_to_1e_minus_6(n: int) -> None:
     constant = mx.full((n,), 1.1, mx.float32)
     ramp = mx.random.uniform(shape=(n,)) ** 4
@@ -65,6 +67,7 @@ def test_mean_and_sum_to_1e_minus_6(n: int) -> None:
         assert sl.l1_loss(x, y).item() == pytest.approx(true / n, rel=1e-6)
 
 
+@pytest.mark.large_sums
 def test_mean_of_1e8_elements() -> None:
     x = mx.full((10**8,), 0.7, mx.float32)
     assert sl.l1_loss(x, mx.zeros_like(x)).item() == pytest.approx(np.float32(0.7), rel=1e-6)
@@ -72,6 +75,7 @@ def test_mean_of_1e8_elements() -> None:
 
 @pytest.mark.parametrize("axis", [None, 0, 1, (0, 2), -1])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.cpu
 def test_blocks_and_the_gpu_s_sum_change_nothing(
     entry: Entry, axis: object, reduction: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +114,7 @@ def test_blocks_and_the_gpu_s_sum_change_nothing(
 
 @pytest.mark.parametrize("n", [sums.SMALL + 1, 100_003, 1 << 20])
 @pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.large_sums
 def test_a_total_weight_summed_in_the_kernel(n: int, masked: bool) -> None:
     rng = np.random.default_rng(n)
     x, w, mask = rng.random(n), rng.random(n), rng.random(n) < 0.5
@@ -141,6 +146,7 @@ def test_a_gpu_converts_float16_again(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 @pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.large_sums
 def test_second_derivatives_in_a_shared_weight_are_summed_as_well(masked: bool) -> None:
     """A mean does not depend on a weight that all share: what cancels must cancel at scale."""
     n = 1_000_000

@@ -127,6 +127,7 @@ def functions_called(f: Callable[..., object], *row: mx.array) -> int:
 
 
 @pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.cpu
 def test_an_eager_call_does_little(name: str) -> None:
     """A primitive costs 2 to 3 microseconds, whatever the size, and Python is not far behind."""
     x, y = mx.ones(256), mx.zeros(256)
@@ -142,6 +143,7 @@ def test_an_eager_call_does_little(name: str) -> None:
 
 
 @pytest.mark.parametrize(("given", "most"), [("weights", (21, 42)), ("where", (19, 40))])
+@pytest.mark.cpu
 def test_weights_and_masks_add_little(given: str, most: tuple[int, int]) -> None:
     x, y, w = mx.ones((256, 1)), mx.zeros((256, 1)), mx.ones((256, 1))
 

@@ -48,6 +48,9 @@ def norm(entry: Entry, theta: dict[str, float]) -> sl.RobustNorm:
     return sl.RobustNorm(entry.function, **theta)
 
 
+pytestmark = pytest.mark.float64  # facts of the formulas, whatever the device
+
+
 def f64(r: object) -> mx.array:
     return mx.array(np.array(r, float), mx.float64)
 

@@ -34,6 +34,7 @@ def exact(
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("axis", AXES)
 @pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.large_sums
 def test_a_weighted_mean_of_any_shape(shape: tuple[int, ...], axis: object, masked: bool) -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=SHAPE).astype(np.float32)
@@ -64,6 +65,7 @@ def test_a_weight_that_all_of_a_mean_share_has_no_gradient() -> None:
 @pytest.mark.parametrize("size", [1e-30, 1e-25, 1.0, 1e20, 1e37])
 @pytest.mark.parametrize("n", [2, 100, 20_000])
 @pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.large_sums
 def test_weights_of_any_size(size: float, n: int, masked: bool) -> None:
     """A mean does not depend on the scale of its weights, and its gradient is inverse to it."""
     rng = np.random.default_rng(n)
@@ -99,6 +101,7 @@ def test_gradients_by_narrow_weights_are_rounded_once(dtype: mx.Dtype) -> None:
 
 
 @pytest.mark.every(2)
+@pytest.mark.float64
 def test_gradients_by_the_weights_of_every_loss(entry: Entry) -> None:
     """First and second order, forward and reverse, of data and weights, against formulas."""
     rng = np.random.default_rng(3)
