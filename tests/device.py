@@ -10,6 +10,7 @@ import os
 
 import emulation
 import mlx.core as mx
+import numpy as np
 
 EMULATED = {
     "emulated-gpu": emulation.no_float64,
@@ -43,4 +44,12 @@ def _fuses() -> bool:
 FLOAT64 = _has_float64()
 FUSES = _fuses()
 FLUSHES = (mx.array([2.0**-126]) * 0.5).item() == 0
+LEAST = 2.0**-126 if FLUSHES else 2.0**-149  # of float32, the least that is not 0
+
+
+def seen(v: np.ndarray) -> np.ndarray:
+    """Numbers as the device takes them: where it flushes subnormal ones, as 0."""
+    return np.where(abs(v) < LEAST, 0, v)
+
+
 DESCRIPTION = f"{NAME} (float64: {FLOAT64}, fuses: {FUSES}, flushes: {FLUSHES})"

