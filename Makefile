@@ -28,11 +28,13 @@ test: $(VENV)/.demo $(VENV)/.test
 test-all: $(VENV)/.demo $(VENV)/.test
 	$(PYTEST)
 
-# What is other on Macs and GPUs, emulated on this CPU: see docs/devices.md.
+# What differs on Macs and on GPUs, emulated on this CPU: see docs/devices.md.
+FUSED := devices contract inputs norm transforms
+FLUSHING := devices accuracy contract defects elementary kinks
 test-devices: $(VENV)/.demo $(VENV)/.test
 	SMOOTHLOSS_DEVICE=emulated-gpu $(PYTEST) -m 'not full'
-	SMOOTHLOSS_DEVICE=emulated-fused $(PYTEST) -m 'not full'
-	SMOOTHLOSS_DEVICE=emulated-flushing $(PYTEST) -m 'not full'
+	SMOOTHLOSS_DEVICE=emulated-fused $(PYTEST) -m 'not full' $(FUSED:%=tests/test_%.py)
+	SMOOTHLOSS_DEVICE=emulated-flushing $(PYTEST) -m 'not full' $(FLUSHING:%=tests/test_%.py)
 
 # With the oldest MLX and NumPy that pyproject.toml allows.
 test-oldest: $(OLDEST)/.setup

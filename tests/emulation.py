@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -27,8 +28,18 @@ def _made(file: Path, write: Callable[[Path], object]) -> Path:
     return file
 
 
+class Impossible(Exception):
+    """This machine lacks what an emulation needs."""
+
+
+def _needs_gcc_on_x86() -> None:
+    if platform.machine() not in ("x86_64", "AMD64") or not shutil.which("g++"):
+        raise Impossible("it needs g++ and an x86 processor")
+
+
 def fuse() -> None:
     """Compile kernels as for arm64 and GPUs, where a*b + c is one instruction, rounded once."""
+    _needs_gcc_on_x86()
     if str(BUILD) in os.environ["PATH"]:
         return  # the parent process did
 
@@ -57,6 +68,8 @@ def flush() -> None:
 
     The thread that computes for MLX inherits this; NumPy and the oracle, on this one, do not.
     """
+
+    _needs_gcc_on_x86()
 
     def build(file: Path) -> None:
         command = ["g++", "-x", "c++", "-shared", "-fPIC", "-o", str(file), "-"]

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import device
 import mlx.core as mx
 import mpmath
 import numpy as np
@@ -172,6 +173,13 @@ def floats_between(a: mx.array, b: mx.array) -> int:
     least = -(2 ** (8 * a.dtype.size - 1))
     first, second = (np.where(v < 0, least - v, v) for v in bits)  # in the order of the floats
     return int(abs(first - second).max(initial=0))
+
+
+def as_eager(compiled: mx.array, eager: mx.array, most: int = 2) -> bool:
+    """Whether a compiled result is the eager one: to the bit, or, where a*b + c is rounded once,
+    but for so many floats."""
+    alike = compiled.shape == eager.shape and compiled.dtype == eager.dtype
+    return alike and floats_between(compiled, eager) <= (most if device.FUSES else 0)
 
 
 def at_doubles(entry: Entry, order: tuple[int, ...], *row: np.ndarray) -> np.ndarray:

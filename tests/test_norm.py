@@ -10,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from cases import Entry, call, fitted, partial, same_bits, thresholds
+from oracle import as_eager
 
 import smoothloss as sl
 from smoothloss._demo.data import phones
@@ -29,7 +30,7 @@ def test_rho_psi_and_its_derivative_are_those_of_the_loss(entry: Entry) -> None:
     assert same_bits(mx.vmap(mx.grad(norm.psi))(r), norm.psi_prime(r))
     for f in (norm.rho, norm.psi, norm.weight, norm.psi_prime):
         assert f(r.astype(mx.float16)).dtype == mx.float16
-        assert same_bits(mx.compile(f)(r), f(r))
+        assert as_eager(mx.compile(f)(r), f(r))
         assert f(np.array([1, 2])).dtype == mx.float32
 
 
