@@ -28,13 +28,13 @@ def _made(file: Path, write: Callable[[Path], object]) -> Path:
     return file
 
 
-class Impossible(Exception):
+class ImpossibleError(Exception):
     """This machine lacks what an emulation needs."""
 
 
 def _needs_gcc_on_x86() -> None:
     if platform.machine() not in ("x86_64", "AMD64") or not shutil.which("g++"):
-        raise Impossible("it needs g++ and an x86 processor")
+        raise ImpossibleError("it needs g++ and an x86 processor")
 
 
 def fuse() -> None:

@@ -28,9 +28,10 @@ def test_rho_psi_and_its_derivative_are_those_of_the_loss(entry: Entry) -> None:
     assert same_bits(norm.psi_prime(r), partial(entry, (0, 0))(r, zero, *theta))
     assert same_bits(mx.grad(lambda r: norm.rho(r).sum())(r), norm.psi(r))
     assert same_bits(mx.vmap(mx.grad(norm.psi))(r), norm.psi_prime(r))
-    for f in (norm.rho, norm.psi, norm.weight, norm.psi_prime):
+    # Where a second derivative changes sign, it cancels.
+    for f, most in ((norm.rho, 2), (norm.psi, 2), (norm.weight, 8), (norm.psi_prime, 64)):
         assert f(r.astype(mx.float16)).dtype == mx.float16
-        assert as_eager(mx.compile(f)(r), f(r))
+        assert as_eager(mx.compile(f)(r), f(r), most)
         assert f(np.array([1, 2])).dtype == mx.float32
 
 
