@@ -3,6 +3,10 @@
 When a newer MLX mends one, its test fails and the row can go.
 """
 
+import platform
+import sys
+
+import device
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -83,7 +87,8 @@ def test_float32_mean_of_ten_million() -> None:
     y = mx.zeros_like(x)
     true = np.array(sl.smooth_l1_loss(x, y, reduction="none")).mean(dtype=np.float64)
     assert abs(sl.smooth_l1_loss(x, y).item() / true - 1) < 1e-6
-    if mx.default_device() == mx.cpu:
+    if device.CPU and (sys.platform, platform.machine()) == ("linux", "x86_64"):
+        # Others add in several lanes, or in a tree.
         assert abs(nn.losses.smooth_l1_loss(x, y).item() / true - 1) > 0.01
 
 
