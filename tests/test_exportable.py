@@ -50,6 +50,7 @@ def both(f: Callable[..., mx.array], *row: mx.array) -> tuple[mx.array, mx.array
 SCALES = (1.0, 0.5, 2.0, 1e-30, 1e30)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_numbers_as_thresholds(entry: Entry, dtype: mx.Dtype) -> None:
     """Value, gradient and second derivative, at kinks and infinity, of subnormals and NaN."""
@@ -71,10 +72,9 @@ def test_numbers_as_thresholds(entry: Entry, dtype: mx.Dtype) -> None:
 def test_all_derivatives_by_arrays_of_thresholds(entry: Entry) -> None:
     x = mx.array(R)
     values = [fitted(entry, s) for s in (*SCALES, 1e-3)]
-    rows = (
-        values if len(entry.threshold_names) < 2 else itertools.product(*zip(*values, strict=True))
-    )
-    for theta in {*map(tuple, rows)}:
+    second = values[2:] + values[:2]  # of two thresholds, one large and one small as well
+    pairs = [[*a[:1], *b[1:]] for a, b in zip(values, second, strict=True)]
+    for theta in values + pairs * (len(entry.threshold_names) > 1):
         row = [x, mx.zeros_like(x), *(mx.full(x.shape, v) for v in theta)]
         for order in [(), *orders(entry, 2)]:
             f = nested(call(entry, reduction="none"), [i + 1 if i else 0 for i in order])
@@ -103,6 +103,7 @@ def test_infinite_and_invalid_thresholds(entry: Entry) -> None:
                 assert good.all(), (theta, order, inside, outside)
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 def test_weights_masks_and_axes(entry: Entry, dtype: mx.Dtype, reduction: str) -> None:
