@@ -33,6 +33,7 @@ Building blocks:
     check_loss           compares given derivatives with finite differences
     global_mean          the mean of a loss over several machines, or over micro-batches
     total_weight         what that mean is divided by
+    exportable           builds losses for mx.export_function and shapeless mx.compile
 
 ``Array``, ``Axis``, ``Learnable``, ``Number``, ``Parameter`` and ``Reduction`` are the types of
 the arguments.
@@ -40,6 +41,7 @@ the arguments.
 
 from ._checking import check_loss
 from ._distributed import global_mean, total_weight
+from ._exportable import exportable
 from ._learned import Learned
 from ._loss import Loss
 from ._modules import Learnable, LossModule
@@ -97,6 +99,7 @@ __all__ = [
     "cauchy_loss",
     "charbonnier_loss",
     "check_loss",
+    "exportable",
     "geman_mcclure_loss",
     "general_loss",
     "global_mean",

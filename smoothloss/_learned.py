@@ -14,6 +14,7 @@ from ._engine import inputs
 from ._engine.kind import compute_dtype
 from ._engine.rules import made_once, with_rules
 from ._engine.shapes import alone
+from ._exportable import active
 from ._frozen import PartlyFrozen
 from ._threshold import as_float, is_number
 from ._types import Parameter
@@ -25,8 +26,8 @@ FLOOR = 0.01  # of the initial value
 
 
 @made_once
-def between(low: float, high: float) -> Callable[[mx.array], mx.array]:
-    """The function that takes any real number into an interval.
+def between(low: float, high: float, plain: bool = False) -> Callable[[mx.array], mx.array]:
+    """The function that takes any real number into an interval; ``plain`` leaves MLX the slope.
 
     With s = 1/(1 + e^-t), its derivative is e^t, or (high - low) s (1 - s). Both are made of single
     operations, for which no kernel is compiled.
@@ -50,6 +51,8 @@ def between(low: float, high: float) -> Callable[[mx.array], mx.array]:
             rise = (high - low) * alone(s * alone(1 - s))
         return alone(mx.where(inside, alone(rise), 0))
 
+    if plain:
+        return value
     return with_rules(
         value,
         vjp=lambda raw, cotangent, _: cotangent * slope(raw),
@@ -191,7 +194,9 @@ class Learned(PartlyFrozen):
     @property
     def value(self) -> mx.array:
         """The present value, between the bounds."""
-        return between(self.low, self.high)(self.raw.astype(compute_dtype(self.raw.dtype)))
+        return between(self.low, self.high, active())(
+            self.raw.astype(compute_dtype(self.raw.dtype))
+        )
 
     def __repr__(self) -> str:
         low = f", low={self.low}" if self._low_is_given else ""

@@ -73,6 +73,10 @@ class Loss:
     ordinary : mapping, optional
         Formulas of "rho" and "psi" that give the same, to the bit, in fewer operations where every
         threshold is an ordinary number: above 0, normal, and finite.
+    plain : callable, optional
+        The same as rho, where every threshold is an ordinary number, in a form of which MLX's own
+        first and second derivatives by r are right. There, :func:`exportable` uses it in place of
+        the form that it makes of the derivatives, which costs more.
     reduction : {"none", "mean", "sum"}, default "mean"
         The default reduction of a call.
     traits : Traits, optional
@@ -151,6 +155,7 @@ class Loss:
     weight: Formula | None = field(default=None, kw_only=True)
     closed_forms: Mapping[float, Loss] = field(default_factory=dict, kw_only=True)
     ordinary: Mapping[str, Formula] = field(default_factory=dict, kw_only=True)
+    plain: Formula | None = field(default=None, kw_only=True)
     reduction: Reduction = field(default="mean", kw_only=True)
     traits: Traits = field(default_factory=Traits, kw_only=True)
     data_names: tuple[str, str] = field(default=("predictions", "targets"), kw_only=True)
@@ -186,7 +191,7 @@ class Loss:
         names = ("r", *self.threshold_names)
         fast = {"rho": (), "psi": ("r",)}
         ordinary = {fast[name]: formula for name, formula in self.ordinary.items()}
-        return tree(self.rho, names, self.derivatives, ordinary)
+        return tree(self.rho, names, self.derivatives, ordinary, self.plain)
 
     @functools.cached_property
     def weight_kernel(self) -> Kernel:

@@ -10,9 +10,11 @@ import numpy as np
 
 from ._engine import inputs
 from ._engine.arguments import bind, unknown
+from ._engine.exportable import losses
 from ._engine.kernel import Kernel
 from ._engine.kind import Kind
 from ._engine.term import term
+from ._exportable import active
 from ._loss import Loss
 from ._modules import LossModule
 from ._traits import Traits
@@ -154,5 +156,9 @@ class RobustNorm:
         x, _, dtype, compute = inputs.data("RobustNorm", ("r", "r"), r, r)
         member, values = self.loss.member(list(self.thresholds.values()))
         theta, checks = inputs.thresholds("RobustNorm", member.thresholds, values, x.shape, compute)
-        arrays = [inputs.scalar(v, compute, True) if isinstance(v, float) else v for v in theta]
+        arrays: list[Any] = [
+            inputs.scalar(v, compute, True) if isinstance(v, float) else v for v in theta
+        ]
+        if active():
+            return losses(kernel, x.astype(compute), arrays, checks).astype(dtype)
         return term(kernel, Kind(compute, None, checks), dtype)(x.astype(compute), *arrays)

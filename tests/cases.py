@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import itertools
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -197,6 +198,17 @@ def floats(*values: float, dtype: mx.Dtype = mx.float32) -> mx.array:
 def same_bits(a: mx.array, b: mx.array) -> bool:
     """Equal to the bit, all NaNs alike."""
     return a.dtype == b.dtype and a.shape == b.shape and mx.array_equal(a, b, equal_nan=True).item()
+
+
+def exports(f: Callable[[], mx.array]) -> bool:
+    """Whether MLX exports a function: it does unless there is a custom function in the graph."""
+    try:
+        mx.export_function(os.devnull, f)
+    except ValueError as error:
+        if "Unable to serialize primitive CustomTransforms" not in str(error):
+            raise
+        return False
+    return True
 
 
 class Line(nn.Module):

@@ -1,5 +1,6 @@
 """What ``docs`` makes: the tables and the picture of the losses, and the fit of log Z."""
 
+import os
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import mlx.core as mx
 import pytest
 from cases import broken_links, catalog, script
 
+import smoothloss as sl
 from smoothloss.losses._partition import KNOTS, log_z, log_z_alpha
 
 ROOT = Path(__file__).parents[1]
@@ -43,3 +45,27 @@ def test_the_fit_of_log_z_is_that_of_the_quadrature(alpha: float) -> None:
     at = mx.array(alpha, mx.float64)
     assert log_z(at).item() == pytest.approx(float(value), abs=1e-6)
     assert log_z_alpha(at).item() == pytest.approx(float(slope), abs=1e-6)
+
+
+EXPORT = re.findall(r"```python\n(.*?)```", (ROOT / "docs/export.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("code", EXPORT, ids=["shapeless", "a loss", "a step"])
+def test_the_examples_of_exporting_run(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "docs/export.md", "exec"), {})
+
+
+def test_the_errors_that_the_page_names_are_those_of_mlx() -> None:
+    text = " ".join((ROOT / "docs/export.md").read_text().split())
+    f = lambda x: sl.l1_loss(x, x)
+    for attempt, words in (
+        (lambda: mx.eval(mx.compile(f, shapeless=True)(mx.ones(3))), "CustomTransforms cannot"),
+        (lambda: mx.export_function(os.devnull, f, mx.ones(3)), "Unable to serialize primitive"),
+    ):
+        with pytest.raises(ValueError, match=words) as caught:
+            attempt()
+        (quoted,) = (q for q in re.findall(r'\*\*"(.*?)"\*\*', text) if words in q)
+        assert quoted in str(caught.value)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import mlx.core as mx
 
-from .plan import prepare
+from .._exportable import active
+from .exportable import ExportablePlan
+from .plan import Plan, prepare
 
 if TYPE_CHECKING:
     from .._loss import Loss
@@ -42,8 +44,10 @@ def evaluate(
     key: Hashable = None
     # A mask of NumPy, which may be hashable, is converted anew for each call.
     if type(x) is mx.array and type(y) is mx.array and (where is None or type(where) is mx.array):
-        device = mx.default_device().type
-        key = (x.shape, y.shape, x.dtype, y.dtype, reduction, device, *map(kind, thresholds))
+        key = (
+            *(x.shape, y.shape, x.dtype, y.dtype, reduction),
+            *(mx.default_device().type, active(), *map(kind, thresholds)),
+        )
         if not (weights is None and where is None and axis is None):
             key = (*key, kind(weights), kind(where), kind(axis))
         try:
@@ -52,7 +56,8 @@ def evaluate(
             key = plan = None
         if plan is not None:
             return plan(x, y, given)
-    plan, x, y = prepare(loss, *caller, x, y, reduction, axis, given)
+    make = ExportablePlan if active() else Plan
+    plan, x, y = prepare(loss, *caller, x, y, reduction, axis, given, make)
     if key is not None:
         if len(loss.plans) >= MOST:
             loss.plans.clear()

@@ -16,13 +16,15 @@ class Kernel:
     """An elementwise formula and its partial derivatives in ``(r, *thresholds)``.
 
     A kernel without partials is differentiated by MLX. ``ordinary`` is the same formula, to the
-    bit, in fewer operations, for thresholds that are ordinary numbers. ``terms`` holds the
+    bit, in fewer operations, for thresholds that are ordinary numbers. ``plain`` is the same in a
+    form of which MLX's first and second derivatives are right. ``terms`` holds the
     functions built from the kernel (see ``term.py``), so that they live as long as it does.
     """
 
     formula: Formula
     partials: tuple[Kernel, ...] = ()
     ordinary: Formula | None = None
+    plain: Formula | None = None
     terms: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def partial(self, argnum: int) -> Kernel:
@@ -37,12 +39,14 @@ def tree(
     names: Sequence[str],
     derivatives: Mapping[tuple[str, ...], Formula],
     ordinary: Mapping[tuple[str, ...], Formula],
+    plain: Formula | None,
 ) -> Kernel:
     """The kernel of rho with the partials of ``derivatives``, to second order.
 
     ``names`` are those of the arguments; ``derivatives`` has its keys sorted in their order;
-    ``ordinary`` has the formulas for ordinary thresholds, () being the key of rho. A kernel of
-    which no partial is given has none; if only some are, MLX derives the others.
+    ``ordinary`` has the formulas for ordinary thresholds, () being the key of rho; ``plain`` is
+    that of rho alone. A kernel of which no partial is given has none; if only some are, MLX derives
+    the others.
     """
 
     def kernel(by: tuple[str, ...], formula: Formula) -> Kernel:
@@ -55,7 +59,7 @@ def tree(
             kernel(key, f) if f else Kernel(derived(formula, i))
             for i, (key, f) in enumerate(zip(further, given, strict=True))
         )
-        return Kernel(formula, tuple(partials), fast)
+        return Kernel(formula, tuple(partials), fast, None if by else plain)
 
     return kernel((), rho)
 
@@ -77,13 +81,13 @@ def derived(formula: Formula, argnum: int) -> Formula:
     """MLX's derivative of an elementwise formula by one of its arguments."""
 
     def partial(*row: mx.array) -> mx.array:
-        shape = mx.broadcast_shapes(*(v.shape for v in row))
-        row = tuple(mx.broadcast_to(v, shape) for v in row)
+        row = tuple(mx.broadcast_arrays(*row))
 
         def along(v: mx.array) -> mx.array:
             # A formula may ignore an argument, and with it the shape.
-            return mx.broadcast_to(formula(*row[:argnum], v, *row[argnum + 1 :]), shape)
+            out: mx.array | float = formula(*row[:argnum], v, *row[argnum + 1 :])
+            return mx.broadcast_arrays(out if isinstance(out, mx.array) else mx.array(out), v)[0]
 
-        return mx.vjp(along, [row[argnum]], [mx.ones(shape, row[0].dtype)])[1][0]
+        return mx.vjp(along, [row[argnum]], [mx.ones_like(row[0])])[1][0]
 
     return partial

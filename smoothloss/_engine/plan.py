@@ -109,17 +109,19 @@ def prepare(
     reduction: Any,
     axis: Any,
     given: list[Any],
+    make: type[Plan] = Plan,
 ) -> tuple[Plan, mx.array, mx.array]:
     """Check the arguments, and plan the call.
 
     ``given`` are thresholds, weights and mask. What is an array, but not of MLX, is made one there.
+    ``make`` is the class of the plan.
     """
     *thresholds, weights, where = given
     loss, chosen = loss.member(thresholds)
     x, y, dtype, compute = inputs.data(name, data_names, x, y)
     shape = x.shape
     axes = inputs.axes(name, reduction, axis, len(shape))
-    few = 0 < x.size <= FEW and axis is None and compute == mx.float32 and on_cpu()
+    few = make is Plan and 0 < x.size <= FEW and axis is None and compute == mx.float32 and on_cpu()
     theta, checks = inputs.thresholds(name, loss.thresholds, chosen, shape, compute)
     # Arrays among the thresholds come in the order in which they were given.
     places = [i for i, v in enumerate(thresholds) if inputs.is_array(v)]
@@ -143,4 +145,4 @@ def prepare(
     integers = all(mx.issubdtype(v.dtype, mx.integer) for v in (x, y))
     first, second = (compute, None) if integers else (x.dtype, y.dtype)
     kind = Kind(first, second, checks, factors, where is not None, few=few)
-    return Plan(loss.kernel, kind, slots, shape, axes, reduction, dtype, compute), x, y
+    return make(loss.kernel, kind, slots, shape, axes, reduction, dtype, compute), x, y

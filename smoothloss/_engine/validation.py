@@ -40,6 +40,7 @@ def check(loss: Loss) -> None:
             )
     _check_names(loss)
     given = {"psi": loss.psi, "psi_prime": loss.psi_prime, "weight": loss.weight}
+    given["plain"] = loss.plain
     formulas: dict[Any, object] = {"rho": loss.rho, **loss.partials, **loss.ordinary}
     formulas |= {key: formula for key, formula in given.items() if formula is not None}
     for key, formula in formulas.items():

@@ -49,6 +49,11 @@ def sign(r: mx.array) -> mx.array:
     return clip(r * lift * lift, one)
 
 
+def open_clip(r: mx.array, bound: mx.array) -> mx.array:
+    """As :func:`clip`, but MLX differentiates it: by 1 where abs(r) < bound, and 0 elsewhere."""
+    return mx.maximum(mx.minimum(r, bound), -bound)
+
+
 def constant(r: mx.array, value: float) -> mx.array:
     """``value``, but NaN at NaN."""
     return mx.where(r == r, value, r)

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._engine.shapes import apart
+from .._exportable import active
 from ._elementary import polynomial
 
 # fmt: off
@@ -79,15 +80,15 @@ class _Piece:
         eps = mx.finfo(alpha.dtype).eps
         self.b = mx.maximum(eps, 2 - alpha)
         self.w = apart(-mx.log(mx.maximum(0.5 * eps, 1 - 0.5 * apart(alpha))))
-        knots = mx.array(KNOTS, alpha.dtype)
-        passed = mx.stop_gradient(mx.expand_dims(self.w, -1)) >= knots[1:]
+        knots, inner = mx.array(KNOTS, alpha.dtype), mx.array(KNOTS[1:], alpha.dtype)
+        passed = mx.stop_gradient(mx.expand_dims(self.w, -1)) >= inner
         self.index = mx.sum(passed, axis=-1)
         self.t = self.w - mx.take(knots, self.index)
 
     def interpolated(self, table: NDArray[np.float64]) -> mx.array:
         """The polynomial in t of the coefficients that a table has for the piece."""
         coefficients = mx.take(mx.array(table.tolist(), self.t.dtype), self.index, axis=0)
-        if self.t.size > FEW:
+        if self.t.size > FEW and not active():  # which has no slices
             columns = [coefficients[..., k] for k in range(_N.size)]
             return cast(mx.array, polynomial(columns, self.t))
         powers = mx.power(mx.expand_dims(self.t, -1), mx.array(_N.tolist(), self.t.dtype))

@@ -23,7 +23,7 @@ from .._modules import Learnable, LossModule
 from .._threshold import Threshold
 from .._traits import Traits
 from .._types import Array, Axis, Parameter, Reduction
-from ._elementary import clip, largest, split
+from ._elementary import clip, largest, open_clip, split
 
 
 def rho(r: mx.array, delta: mx.array) -> mx.array:
@@ -67,6 +67,12 @@ def ordinary_rho(r: mx.array, delta: mx.array) -> mx.array:
     return m * (a - 0.5 * m)
 
 
+def plain(r: mx.array, delta: mx.array) -> mx.array:
+    near = open_clip(r, delta)
+    c = mx.stop_gradient(near)
+    return c * (r - 0.5 * c) + 0.5 * mx.square(near - c)
+
+
 LOSS = Loss(
     "huber_loss",
     rho,
@@ -80,6 +86,7 @@ LOSS = Loss(
     },
     weight=weight,
     ordinary={"rho": ordinary_rho},
+    plain=plain,
     reduction="none",
     data_names=("inputs", "targets"),
     traits=Traits(

@@ -27,6 +27,10 @@ def psi(r: mx.array) -> mx.array:
     return mx.where(r == r, mx.sign(r), r) if r.size <= FEW else sign(r)
 
 
+def plain(r: mx.array) -> mx.array:
+    return r * mx.stop_gradient(psi(r))
+
+
 def psi_prime(r: mx.array) -> mx.array:
     return constant(r, 0)
 
@@ -41,6 +45,7 @@ LOSS = Loss(
     psi=psi,
     psi_prime=psi_prime,
     weight=weight,
+    plain=plain,
     traits=Traits(
         convex=True,
         even=True,

@@ -22,7 +22,7 @@ from .._loss import Loss, loss_function
 from .._modules import LossModule
 from .._traits import Traits
 from .._types import Array, Axis, Parameter, Reduction
-from ._elementary import huge, log1p, scalar
+from ._elementary import clip, huge, largest, log1p, scalar
 
 FAR = 20.0
 
@@ -46,6 +46,14 @@ def psi_prime(r: mx.array) -> mx.array:
     return mx.square(2 / (e + 1 / e))
 
 
+def plain(r: mx.array) -> mx.array:
+    # Of r - clip(r), which is 0 or infinite, the slope makes the infinite loss of its sign.
+    at = mx.stop_gradient(r)
+    near = mx.where(mx.abs(at) == mx.inf, 0, r)
+    slope, curve = psi(at) * (r - clip(at, largest(r))), 0.5 * psi_prime(at)
+    return rho(at) + slope + curve * mx.square(near - mx.stop_gradient(near))
+
+
 def weight(r: mx.array) -> mx.array:
     a = mx.maximum(1 / huge(r), mx.abs(r))
     return psi(a) / a
@@ -57,6 +65,7 @@ LOSS = Loss(
     psi=psi,
     psi_prime=psi_prime,
     weight=weight,
+    plain=plain,
     reduction="none",
     data_names=("inputs", "targets"),
     traits=Traits(

@@ -38,6 +38,7 @@ LOSS = Loss(
     psi=psi,
     psi_prime=psi_prime,
     weight=psi_prime,
+    plain=rho,
     traits=Traits(
         convex=True,
         even=True,

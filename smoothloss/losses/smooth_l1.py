@@ -26,7 +26,7 @@ from .._modules import Learnable, LossModule, legacy
 from .._threshold import Threshold
 from .._traits import Traits
 from .._types import Array, Axis, Parameter, Reduction
-from ._elementary import clip, huge, inside, one_at_zero
+from ._elementary import clip, huge, inside, one_at_zero, open_clip
 
 
 def rho(r: mx.array, beta: mx.array) -> mx.array:
@@ -74,6 +74,12 @@ def ordinary_psi(r: mx.array, beta: mx.array) -> mx.array:
     return clip(r, beta) / beta
 
 
+def plain(r: mx.array, beta: mx.array) -> mx.array:
+    near = open_clip(r, beta)
+    c = mx.stop_gradient(near)
+    return c / beta * (r - 0.5 * c) + mx.square(near - c) * (0.5 / beta)
+
+
 def smoothness(beta: float) -> float:
     if beta == 0:
         return 0
@@ -99,6 +105,7 @@ LOSS = Loss(
     },
     weight=weight,
     ordinary={"rho": ordinary_rho, "psi": ordinary_psi},
+    plain=plain,
     traits=Traits(
         convex=True,
         even=True,
