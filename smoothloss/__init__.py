@@ -29,7 +29,9 @@ Building blocks:
     Traits               facts about it: convex, redescending, kinks, bound of the gradient
     LossModule           the base class of losses as modules
     Learned              a threshold that is trained and stays in its range
-    RobustNorm           rho, psi, weight function and psi' of a loss, for iterative reweighting
+    RobustNorm           rho, psi, weight function and psi' of a loss; efficiency and its threshold
+    irls                 robust linear regression, many at once; returns a RobustFit
+    mad                  median absolute deviation, a robust scale
     check_loss           compares given derivatives with finite differences
     global_mean          the mean of a loss over several machines, or over micro-batches
     total_weight         what that mean is divided by
@@ -42,10 +44,12 @@ the arguments.
 from ._checking import check_loss
 from ._distributed import global_mean, total_weight
 from ._exportable import exportable
+from ._irls import RobustFit, irls
 from ._learned import Learned
 from ._loss import Loss
 from ._modules import Learnable, LossModule
 from ._robust import RobustNorm
+from ._scale import mad
 from ._threshold import Threshold
 from ._traits import Traits
 from ._types import Array, Axis, Number, Parameter, Reduction
@@ -90,6 +94,7 @@ __all__ = [
     "QuantileHuberLoss",
     "QuantileLoss",
     "Reduction",
+    "RobustFit",
     "RobustNorm",
     "SmoothL1Loss",
     "Threshold",
@@ -104,8 +109,10 @@ __all__ = [
     "general_loss",
     "global_mean",
     "huber_loss",
+    "irls",
     "l1_loss",
     "log_cosh_loss",
+    "mad",
     "mse_loss",
     "pseudo_huber_loss",
     "quantile_huber_loss",
