@@ -32,6 +32,7 @@ Building blocks:
     RobustNorm           rho, psi, weight function and psi' of a loss; efficiency and its threshold
     irls                 robust linear regression, many at once; returns a RobustFit
     mad                  median absolute deviation, a robust scale
+    vector_loss          any loss of the length of a vector, with the right derivatives at 0
     check_loss           compares given derivatives with finite differences
     global_mean          the mean of a loss over several machines, or over micro-batches
     total_weight         what that mean is divided by
@@ -53,6 +54,7 @@ from ._scale import mad
 from ._threshold import Threshold
 from ._traits import Traits
 from ._types import Array, Axis, Number, Parameter, Reduction
+from ._vector import vector_loss
 from .losses.adaptive import AdaptiveLoss, adaptive_loss
 from .losses.cauchy import CauchyLoss, cauchy_loss
 from .losses.charbonnier import CharbonnierLoss, charbonnier_loss
@@ -119,5 +121,6 @@ __all__ = [
     "quantile_loss",
     "smooth_l1_loss",
     "total_weight",
+    "vector_loss",
     "welsch_loss",
 ]

@@ -17,7 +17,7 @@ Regressions leave the batch as they converge, so that none depends on the others
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -54,7 +54,8 @@ class Batch(NamedTuple):
 
     def take(self, index: mx.array) -> Batch:
         """Return some of the regressions."""
-        return Batch(*(v if v is None or v.shape[0] == 1 else v[index] for v in self))
+        taken: list[Any] = [v if v is None or v.shape[0] == 1 else v[index] for v in self]
+        return Batch(*taken)
 
     def residuals(self, gamma: mx.array) -> mx.array:
         """Return predictions - targets."""
@@ -111,7 +112,14 @@ class Solver(NamedTuple):
         if self.estimate is None:
             return batch.fixed
         given = {} if batch.counts is None else {"weights": batch.counts}
-        found = self.estimate(r * batch.unit[:, None], axis=-1, **given) / batch.unit
+        found = self.estimate(r * batch.unit[:, None], axis=-1, **given)
+        if not isinstance(found, mx.array) or found.shape != r.shape[:1]:
+            got = f"shape {found.shape}" if isinstance(found, mx.array) else type(found).__name__
+            raise ValueError(
+                f"irls: `scale` returned {got} for residuals of shape {r.shape}; expected an array "
+                f"of shape {r.shape[:1]}. Reduce over axis=-1."
+            )
+        found = found / batch.unit
         return mx.where(found <= batch.rounding, 0, found)
 
     def weights(self, batch: Batch, r: mx.array, scale: mx.array) -> mx.array:

@@ -25,7 +25,7 @@ from ._types import Array, Parameter
 def record_and_thresholds(
     function: str, loss: object, given: Mapping[str, Any]
 ) -> tuple[Loss, dict[str, Any]]:
-    """The record of a function, record, class or instance, and its thresholds by name."""
+    """The record of a function, record, class, instance or norm, and its thresholds by name."""
     record = loss if isinstance(loss, Loss) else getattr(loss, "loss", None)
     if not isinstance(record, Loss):
         raise TypeError(
@@ -35,7 +35,7 @@ def record_and_thresholds(
     for name in given:
         if name not in record.threshold_names:
             raise unknown(function, name, record.threshold_names)
-    held = loss.thresholds if isinstance(loss, LossModule) else {}
+    held = loss.thresholds if isinstance(loss, LossModule | RobustNorm) else {}
     *values, _ = bind(function, record.thresholds, (), {**held, **given}, "none")
     for spec, value in zip(record.thresholds, values, strict=True):
         if not isinstance(value, mx.array | np.ndarray):
@@ -58,7 +58,8 @@ class RobustNorm:
     ----------
     loss : callable
         A loss: a function such as ``sl.huber_loss``, a :class:`Loss`, a class such as
-        ``sl.HuberLoss``, or an instance of it, whose thresholds are then the defaults.
+        ``sl.HuberLoss``, or an instance of it or another norm, whose thresholds are then the
+        defaults.
     **thresholds : float or mx.array
         Thresholds by name, each in the units that it has in the loss. The default is that of the
         loss. An array broadcasts to the residuals and is differentiable.
@@ -162,7 +163,7 @@ class RobustNorm:
         return _tuning.efficiency(self)
 
     def tuning(self, efficiency: float = 0.95, threshold: str | None = None) -> float:
-        """Return the threshold at which the loss has an efficiency at normal data.
+        r"""Return the threshold at which the loss has an efficiency at normal data.
 
         It is in standard deviations of the errors: multiply it with a robust scale such as
         :func:`mad`, or pass it to :func:`irls`, which measures residuals by one.
@@ -190,8 +191,8 @@ class RobustNorm:
         Notes
         -----
         Other libraries write some losses with a threshold that is a multiple of ours: the Cauchy
-        loss of R and statsmodels is :math:`\\log(1 + (r/c)^2)` with c = 2.385, which is ours at
-        :math:`c/\\sqrt2` = 1.686; their Welsch loss has c = 2.985, ours 2.111.
+        loss of R and statsmodels is :math:`\log(1 + (r/c)^2)` with c = 2.385, which is ours at
+        :math:`c/\sqrt2` = 1.686; their Welsch loss has c = 2.985, ours 2.111.
 
         Examples
         --------

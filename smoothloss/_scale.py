@@ -97,7 +97,7 @@ def mad(
         middle = _median(x, factors, axes)
     else:
         (at,), _ = inputs.thresholds("mad", [CENTER], [center], x.shape, compute)
-        middle = mx.array(at, compute) if isinstance(at, float) else at.astype(compute)
+        middle = at.astype(compute) if isinstance(at, mx.array) else mx.array(at, compute)
     found = _median(mx.abs(x - middle), factors, axes) / NORMAL
     return (found if keepdims else found.squeeze(axes)).astype(dtype)
 
@@ -122,8 +122,10 @@ def _median(x: mx.array, weights: mx.array | None, axes: tuple[int, ...]) -> mx.
     shape, n = [1 if a in axes else x.shape[a] for a in range(x.ndim)], 1
     for a in axes:
         n *= x.shape[a]
-    rows = [v.transpose(*kept, *axes).reshape(*(x.shape[a] for a in kept), n) for v in
-            (x, *([] if weights is None else [weights]))]
+    rows = [
+        v.transpose(*kept, *axes).reshape(*(x.shape[a] for a in kept), n)
+        for v in (x, *([] if weights is None else [weights]))
+    ]
     if n == 0:
         return mx.full(shape, mx.nan, x.dtype)
     return (_middle(rows[0]) if weights is None else _weighted_middle(*rows)).reshape(shape)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import mlx.core as mx
 import numpy as np
@@ -34,7 +34,8 @@ OCTAVES = range(-20, 21)
 
 def efficiency(norm: RobustNorm) -> float:
     """Return the efficiency of a norm. See :meth:`RobustNorm.efficiency`."""
-    kinks = [k for k in norm.traits.kinks or () if 0 < k < FARTHEST]
+    kinks = cast("tuple[float, ...]", norm.traits.kinks or ())
+    kinks = tuple(k for k in kinks if 0 < k < FARTHEST)
     ends = np.unique([*PANELS, *kinks])
     half = np.diff(ends)[:, None] / 2
     r = (ends[:-1, None] + half * (1 + NODES)).ravel()
@@ -70,7 +71,8 @@ def tuning(norm: RobustNorm, target: float, name: str | None) -> float:
     # From above: where there are several, the loss is least robust, and its minimum surest.
     for i in reversed(range(1, len(found))):
         if (found[i] >= 0) != (found[i - 1] >= 0):
-            return 2.0 ** _root(excess, OCTAVES[i - 1], OCTAVES[i], rising=found[i] >= 0)
+            octave = _root(excess, OCTAVES[i - 1], OCTAVES[i], rising=found[i] >= 0)
+            return float(2.0**octave)
     low, high = (edge(found) + as_float(target) for edge in (np.nanmin, np.nanmax))
     raise ValueError(
         f"RobustNorm: `efficiency` is {target}; expected one that {norm.loss.name} reaches by "
