@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, NoReturn, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import mlx.core as mx
 
-from ._regressions import about_0, problem
+from ._regressions import about_0, closed, problem
 from ._reweighting import Solver
 from ._robust import RobustNorm, record_and_thresholds
 from ._scale import mad
@@ -184,20 +184,3 @@ def _count(value: object) -> int:
             f"Leave it out for 200."
         )
     return value
-
-
-def _refuse(*_: Any) -> NoReturn:
-    raise TypeError(
-        "irls: a derivative of what it returns was asked for; expected none, since it has none. "
-        "Pass it, or what is made of it, through mx.stop_gradient."
-    )
-
-
-def _closed(*results: mx.array) -> tuple[mx.array, ...]:
-    """Return the results, without a derivative."""
-    return tuple(v + 0 for v in results)
-
-
-closed: Any = mx.custom_function(_closed)
-closed.vjp(_refuse)
-closed.jvp(_refuse)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import mlx.core as mx
 
@@ -79,7 +79,7 @@ def problem(
     n, p, m = *a.shape[-2:], math.prod(shape)
     counts = counts_of("irls", weights, where, y.shape, mx.float64)
     mask = None if where is None else inputs.selection("irls", where, y.shape)
-    a, y = a.astype(mx.float64), y.astype(mx.float64)
+    a, y = closed(a.astype(mx.float64), y.astype(mx.float64))  # for mx.jvp, which begins here
 
     def rows(v: mx.array, *core: int) -> mx.array:
         """Regressions along one axis."""
@@ -155,3 +155,20 @@ def _broadcast(name: str, value: mx.array, shape: tuple[int, ...]) -> mx.array:
             f"irls: `{name}` has shape {value.shape}; expected one that broadcasts to {shape}. "
             f"Reshape it."
         ) from None
+
+
+def _refuse(*_: Any) -> NoReturn:
+    raise TypeError(
+        "irls: a derivative of what it returns was asked for; expected none, since it has none. "
+        "Pass it, or what is made of it, through mx.stop_gradient."
+    )
+
+
+def _closed(*results: mx.array) -> tuple[mx.array, ...]:
+    """Return the results, without a derivative."""
+    return tuple(v + 0 for v in results)
+
+
+closed: Any = mx.custom_function(_closed)
+closed.vjp(_refuse)
+closed.jvp(_refuse)

@@ -28,8 +28,10 @@ FARTHEST = 40.0
 """Beyond it the density of the normal distribution is 0 in float64."""
 PANELS = np.concatenate([[0.0], 2.0 ** np.arange(-40, 5.25, 0.25), [FARTHEST]])
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(12)
-OCTAVES = range(-20, 21)
+OCTAVES = range(-12, 13)
 """Of the thresholds that are searched, in standard deviations of the errors."""
+ENOUGH = 1e-13
+"""An error in efficiency, or in octaves, that is none."""
 
 
 def efficiency(norm: RobustNorm) -> float:
@@ -67,12 +69,12 @@ def tuning(norm: RobustNorm, target: float, name: str | None) -> float:
         thresholds = {**norm.thresholds, spec.name: 2.0**octave}
         return efficiency(type(norm)(norm.loss, **thresholds)) - as_float(target)
 
-    found = [excess(octave) for octave in OCTAVES]
-    # From above: where there are several, the loss is least robust, and its minimum surest.
-    for i in reversed(range(1, len(found))):
-        if (found[i] >= 0) != (found[i - 1] >= 0):
-            octave = _root(excess, OCTAVES[i - 1], OCTAVES[i], rising=found[i] >= 0)
-            return float(2.0**octave)
+    # From above: of several solutions, the largest threshold is that of the surest minimum.
+    found: list[float] = []
+    for octave in reversed(OCTAVES):
+        found.append(excess(octave))
+        if found[1:] and found[-1] * found[-2] <= 0:
+            return float(2.0 ** _root(excess, octave, octave + 1, *found[:-3:-1]))
     low, high = (edge(found) + as_float(target) for edge in (np.nanmin, np.nanmax))
     raise ValueError(
         f"RobustNorm: `efficiency` is {target}; expected one that {norm.loss.name} reaches by "
@@ -102,11 +104,14 @@ def _tuned(norm: RobustNorm, name: str | None) -> Threshold:
     return scales[0 if name is None else names.index(name)]
 
 
-def _root(excess: Callable[[float], float], low: float, high: float, *, rising: bool) -> float:
-    """Bisect: where a monotone function is 0."""
-    while low < (middle := (low + high) / 2) < high:
-        if (excess(middle) >= 0) == rising:
-            high = middle
-        else:
-            low = middle
-    return high
+def _root(excess: Callable[[float], float], a: float, b: float, at_a: float, at_b: float) -> float:
+    """Find where a function is 0, between two values of which it has opposite signs.
+
+    By the secant, with a value halved that stays twice (the Illinois method).
+    """
+    while abs(at_b) > ENOUGH and abs(b - a) > ENOUGH:
+        c = b - at_b * (b - a) / (at_b - at_a)
+        at_c = excess(c)
+        a, at_a = (a, at_a / 2) if at_c * at_b > 0 else (b, at_b)
+        b, at_b = c, at_c
+    return b

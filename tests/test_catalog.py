@@ -29,6 +29,8 @@ BLOCKS = {
     "exportable",
     "global_mean",
     "total_weight",
+BLOCKS = {"Learned", "Loss", "LossModule", "RobustNorm", "Threshold", "Traits", "check_loss"} | {
+    *("RobustFit", "irls", "mad", "vector_loss")
 }
 TYPES = {"Array", "Axis", "Learnable", "Number", "Parameter", "Reduction"}
 
