@@ -30,7 +30,8 @@ Building blocks:
     LossModule           the base class of losses as modules
     Learned              a threshold that is trained and stays in its range
     RobustNorm           rho, psi, weight function and psi' of a loss; efficiency and its threshold
-    irls                 robust linear regression, many at once; returns a RobustFit
+    irls                 robust linear regression by reweighting, many at once
+    RobustFit            its coefficients, scale and weights, and whether it converged
     mad                  median absolute deviation, a robust scale
     vector_loss          any loss of the length of a vector, with the right derivatives at 0
     check_loss           compares given derivatives with finite differences

@@ -18,7 +18,7 @@ from ._types import Array, Number, Parameter
 class RobustFit(NamedTuple):
     """What :func:`irls` returns, of each of the regressions.
 
-    Attributes
+    Parameters
     ----------
     coefficients : mx.array
         Of shape (..., p): what the columns of the design are multiplied with.
@@ -31,6 +31,16 @@ class RobustFit(NamedTuple):
         Of shape (...): how many weighted least squares were solved.
     converged : mx.array of bool
         Of shape (...): whether the last one moved the predictions by no more than the tolerance.
+
+    Examples
+    --------
+    >>> import mlx.core as mx
+    >>> import smoothloss as sl
+    >>> fit = sl.irls(mx.ones((5, 1)), mx.array([1.0, 2.0, 3.0, 4.0, 100.0]), sl.L1Loss())
+    >>> fit.coefficients
+    array([3], dtype=float32)
+    >>> fit.iterations.item() < 30
+    True
     """
 
     coefficients: mx.array

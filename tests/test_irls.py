@@ -8,9 +8,11 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from cases import Entry, thresholds
+from cases import STACK_LOSS, Entry, thresholds
 
 import smoothloss as sl
+from smoothloss._demo.data import phones
+from smoothloss._demo.fit import fit as descend
 
 NAN = float("nan")
 HUBER = sl.RobustNorm(sl.huber_loss, delta=1.345)
@@ -58,6 +60,21 @@ def test_it_is_the_loop_by_hand(norm: sl.RobustNorm) -> None:
         close(got.coefficients[i], line, 1e-6)
         close(got.scale[i], scale, 1e-6)
         close(got.weights[i], w, 1e-6)
+
+
+def test_the_figures_of_the_textbooks() -> None:
+    """Huber's fits of R's rlm; iterated to the end, that of the phones is what descent finds."""
+    design = np.column_stack([np.ones(21), STACK_LOSS[:, :3]])
+    stack = fit64(design, STACK_LOSS[:, 3])
+    close(stack.coefficients, [-41.0265, 0.8294, 0.9261, -0.1278], 5e-5)
+    close(stack.scale, 2.441, 5e-4)
+    table = phones()
+    line = fit64(np.stack([np.ones_like(table.x), table.x], 1), table.y)
+    close(line.coefficients, [-102.530, 2.0396], 5e-4)
+    close(line.scale, 9.0093, 5e-5)
+    descent = descend("huber", table)
+    assert line.coefficients[1].item() == pytest.approx(descent.slope, rel=1e-4)
+    assert line.coefficients[0].item() == pytest.approx(descent.intercept, rel=1e-4)
 
 
 def test_under_every_loss_the_weighted_residuals_balance(entry: Entry) -> None:

@@ -1,4 +1,4 @@
-"""The reading of robust statistics: what RobustNorm takes and gives, and a fit with it."""
+"""The reading of robust statistics: what RobustNorm takes and gives."""
 
 import copy
 import pickle
@@ -13,8 +13,6 @@ from cases import Entry, call, fitted, partial, same_bits, thresholds
 from oracle import as_eager
 
 import smoothloss as sl
-from smoothloss._demo.data import phones
-from smoothloss._demo.fit import fit, mad
 
 
 @pytest.mark.every(5)
