@@ -191,8 +191,8 @@ class RobustNorm:
         Notes
         -----
         Other libraries write some losses with a threshold that is a multiple of ours: the Cauchy
-        loss of R and statsmodels is :math:`\log(1 + (r/c)^2)` with c = 2.385, which is ours at
-        :math:`c/\sqrt2` = 1.686; their Welsch loss has c = 2.985, ours 2.111.
+        loss of MATLAB and SciPy is :math:`\log(1 + (r/c)^2)` with c = 2.385, which is ours at
+        :math:`c/\sqrt2` = 1.686; the Welsch loss of MATLAB has c = 2.985, ours 2.11.
 
         Examples
         --------
