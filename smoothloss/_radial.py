@@ -28,18 +28,21 @@ def polar(v: mx.array) -> tuple[mx.array, mx.array]:
 
     At infinity the direction is the limit. Nothing overflows on the way, or underflows.
     """
+    limits = mx.finfo(v.dtype)
+    most, least = float(limits.max), float(limits.smallest_normal)
     largest = mx.abs(v).max(-1, keepdims=True)
-    endless = mx.isinf(largest)
-    far = mx.where(mx.isinf(v), mx.sign(v), 0 * v)
-    part = mx.where(endless, far, v / mx.where(endless | (largest == 0), 1, largest))
+    unit = mx.minimum(most, mx.maximum(least, largest))
+    part = mx.minimum(most, mx.maximum(-most, v)) / unit
     length = mx.sqrt(mx.square(part).sum(-1, keepdims=True))
-    return (largest * length)[..., 0], part / mx.where(length == 0, 1, length)
+    endless = mx.maximum(0, largest - unit)  # which is infinite, or else 0
+    return (unit * length + endless)[..., 0], part / mx.maximum(least, length)
 
 
 class Radial:
     """f, or its gradient if ``order`` is 1: a function of ``(v, *thresholds)``.
 
-    The vectors lie along the last axis of v; the thresholds have the shape of the others.
+    The vectors lie along the last axis of v; the thresholds have the shape of the
+    others, or are single numbers.
     """
 
     def __init__(self, kernel: Kernel, order: int = 0) -> None:
@@ -89,7 +92,9 @@ class Radial:
         else:
             by_v = cotangent[..., None] * Radial(self.kernel, 1).function()(*flat)
         others = [cotangent * self.by_threshold(i, flat) for i in range(1, len(flat))]
-        return (by_v, *(v.sum(-1) if self.order else v for v in others))
+        others = [v.sum(-1) if self.order else v for v in others]
+        # One number for all has the sum, of which nothing is computed unless it is asked for.
+        return (by_v, *(v if t.ndim else v.sum() for t, v in zip(thresholds, others, strict=True)))
 
     def jvp(self, primals: Any, tangents: Any) -> mx.array:
         """Return the tangent."""
@@ -106,7 +111,11 @@ class Radial:
         flat, axes = listed(primals), listed(batch)
         size = next(v.shape[a] for v, a in zip(flat, axes, strict=True) if a is not None)
         wide = (
-            mx.broadcast_to(v, (size, *v.shape)) if a is None else mx.moveaxis(v, a, 0)
+            mx.moveaxis(v, a, 0)
+            if a is not None
+            else mx.broadcast_to(v, (size, *v.shape))
+            if v.ndim
+            else v
             for v, a in zip(flat, axes, strict=True)
         )
         return self.function()(*wide), 0

@@ -91,8 +91,8 @@ def vector_loss(
     ``mx.linalg.norm`` is NaN. The second derivative at r = 0 is :math:`\psi'(0) I`, as it is of a
     smooth even loss: a loss applied to a norm loses it. Both are by hand under every MLX transform.
     Lengths neither overflow nor underflow on the way; an infinite component sets the direction.
-    Half types are computed in float32 and rounded once. With vectors of one component it is the
-    loss itself, to the bit.
+    Half types are computed in float32 and rounded once. Vectors of one component have the loss
+    itself. Of a loss that is not even, the side of positive residuals counts.
 
     Examples
     --------
@@ -123,10 +123,10 @@ def vector_loss(
     rows = []
     for spec, value in zip(member.thresholds, theta, strict=True):
         if isinstance(value, mx.array):
-            row = value.astype(compute) * spec.validity(value.astype(compute))
-        else:
-            row = inputs.scalar(value, compute, True)
-        rows.append(mx.broadcast_to(row, shape))
+            array = value.astype(compute)
+            rows.append(mx.broadcast_to(array * spec.validity(array), shape))
+        else:  # a 0-d array, with which kernels run without strides
+            rows.append(inputs.scalar(value, compute, True))
     losses = Radial(member.kernel).function()(v, *rows)
     zeros = mx.zeros_like(losses)
     reduced = REDUCED(losses, zeros, reduction=reduction, weights=weights, where=where, axis=axis)

@@ -50,6 +50,26 @@ def test_float64_of_numpy_is_used_as_it_is() -> None:
     assert fit.coefficients[1].item() == pytest.approx(8, rel=1e-6)
 
 
+@pytest.mark.parametrize("unit", [1e-200, 1e-20, 1e20, 1e200])
+def test_columns_of_any_units(unit: float) -> None:
+    want = sl.irls(X.astype(mx.float64), Y, HUBER)
+    units = np.array([1.0, unit])
+    fit = sl.irls(mx.array(np.array(X) * units, mx.float64), Y, HUBER)
+    np.testing.assert_allclose(np.array(fit.coefficients) * units, want.coefficients, rtol=1e-7)
+    np.testing.assert_allclose(fit.weights, want.weights, rtol=1e-7)
+
+
+def test_a_start_at_the_solution_is_one_step() -> None:
+    x, y = mx.random.normal((3, 9, 2)).astype(mx.float64), mx.random.normal((3, 9))
+    for named in ({}, {"weights": mx.random.uniform(shape=(3, 9))}):
+        want = sl.irls(x, y, HUBER, tolerance=1e-11, max_iterations=1000, **named)
+        again = sl.irls(x, y, HUBER, start=want.coefficients, **named)
+        assert again.iterations.tolist() == [1] * 3 < want.iterations.tolist()
+        np.testing.assert_allclose(again.coefficients, want.coefficients, rtol=1e-7)
+        alone = sl.irls(x[1], y[1], HUBER, **{k: v[1] for k, v in named.items()})
+        np.testing.assert_allclose(alone.coefficients, want.coefficients[1], rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["coefficients", "scale", "weights"])
 def test_it_has_no_derivative_and_says_so(name: str) -> None:
     result = lambda y: getattr(sl.irls(X, y, HUBER), name).sum()

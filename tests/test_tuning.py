@@ -39,6 +39,7 @@ def test_those_of_the_mean_the_median_and_nothing() -> None:
     assert Norm(sl.l1_loss).efficiency() == pytest.approx(2 / math.pi, rel=1e-12)
     assert Norm(sl.quantile_loss).efficiency() == pytest.approx(2 / math.pi, rel=1e-12)
     assert math.isnan(Norm(sl.huber_loss, delta=0.0).efficiency())
+    assert Norm(sl.cauchy_loss, scale=1e100).efficiency() == pytest.approx(1, rel=1e-12)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 0.5, 2.0, 30.0])

@@ -115,6 +115,8 @@ def test_derivatives_by_thresholds(entry: Entry) -> None:
     np.testing.assert_allclose(
         mx.grad(f, 1)(v, *whole), mx.grad(scalar, 1)(length, *whole), rtol=1e-5
     )
+    shared = mx.grad(lambda t: mx.vmap(lambda v: f(v, t, *whole[1:]))(v).sum())(whole[0])
+    np.testing.assert_allclose(shared, mx.grad(scalar, 1)(length, *whole), rtol=1e-5)
     mapped = mx.vmap(mx.grad(f, (0, 1)))(v, *(t + 0 for t in values))
     np.testing.assert_allclose(mapped[0], mx.grad(f)(v, *values), rtol=1e-6)
     np.testing.assert_allclose(mapped[1], mx.grad(f, 1)(v, *values), rtol=1e-5)
