@@ -22,15 +22,17 @@ BLOCKS = {
     "Learned",
     "Loss",
     "LossModule",
+    "RobustFit",
     "RobustNorm",
     "Threshold",
     "Traits",
     "check_loss",
     "exportable",
     "global_mean",
+    "irls",
+    "mad",
     "total_weight",
-BLOCKS = {"Learned", "Loss", "LossModule", "RobustNorm", "Threshold", "Traits", "check_loss"} | {
-    *("RobustFit", "irls", "mad", "vector_loss")
+    "vector_loss",
 }
 TYPES = {"Array", "Axis", "Learnable", "Number", "Parameter", "Reduction"}
 

@@ -1,7 +1,7 @@
 """What ``docs`` makes: the tables and the picture of the losses, and the fit of log Z."""
 
-import os
 import json
+import os
 import re
 from pathlib import Path
 

@@ -150,24 +150,6 @@ def test_residuals_are_arrays_of_real_numbers() -> None:
         norm.psi([1.0])
 
 
-@pytest.mark.float64
-def test_reweighted_least_squares_is_gradient_descent_on_the_phone_calls() -> None:
-    """Huber's fit with the scale estimated along, by both: the line of the demo."""
-    table = phones()
-    x, y = table.x, table.y
-    features = np.stack([np.ones_like(x), x - x.mean()], 1)
-    line = np.linalg.lstsq(features, y, rcond=None)[0]
-    for _ in range(200):
-        r = mx.array(features @ line - y, mx.float64)
-        norm = sl.RobustNorm(sl.huber_loss, delta=1.345 * mad(r))
-        w = np.array(norm.weight(r))
-        line = np.linalg.solve(features.T * w @ features, features.T * w @ y)
-    descent = fit("huber", table)
-    assert line[1] == pytest.approx(descent.slope, rel=1e-4)
-    assert line[0] - line[1] * x.mean() == pytest.approx(descent.intercept, rel=1e-4)
-    assert line[1] == pytest.approx(2.0396, abs=1e-3)
-
-
 @pytest.mark.parametrize("alpha", [2.0, 1.0, 0.5])
 def test_a_norm_with_a_closed_form_is_pickled(alpha: float) -> None:
     norm = sl.RobustNorm(sl.general_loss, alpha=alpha)
