@@ -14,6 +14,8 @@ import smoothloss as sl
 from smoothloss._demo.data import phones
 from smoothloss._demo.fit import fit as descend
 
+pytestmark = pytest.mark.float64  # of the data; float32 is in test_irls_arguments.py
+
 NAN = float("nan")
 HUBER = sl.RobustNorm(sl.huber_loss, delta=1.345)
 WELSCH = sl.RobustNorm(sl.welsch_loss, scale=2.11)

@@ -35,6 +35,7 @@ def test_it_estimates_the_standard_deviation() -> None:
     assert sl.mad(3 * mx.random.normal((200_001,))).item() == pytest.approx(3, rel=0.01)
 
 
+@pytest.mark.float64
 def test_a_center_may_be_an_array() -> None:
     r = np.random.default_rng(0).normal(size=(3, 5))
     center = np.array([[1.0], [0.0], [-2.0]])
@@ -48,7 +49,7 @@ def test_half_types_are_rounded_once(dtype: mx.Dtype) -> None:
     r = (1000 * mx.random.normal((101,))).astype(dtype)
     got = sl.mad(r)
     assert got.dtype == dtype
-    assert got.item() == mx.array(numpy_mad(np.array(r.astype(mx.float64))), dtype).item()
+    assert got.item() == mx.array(numpy_mad(np.array(r.tolist())).item(), dtype).item()
 
 
 def test_integers_give_float32() -> None:
@@ -83,6 +84,7 @@ def test_empty_shapes() -> None:
     assert mx.isnan(sl.mad(mx.zeros((0, 3)), axis=0)).all() and sl.mad(mx.array(2.0)).item() == 0
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("center", [None, 0.0])
 def test_weights_count_repetitions(center: float | None) -> None:
     rng = np.random.default_rng(1)
@@ -107,6 +109,7 @@ def test_weights_of_each_row_and_what_is_left_out() -> None:
     assert mx.isnan(sl.mad(r[0], weights=mx.array([1.0, 1.0, 1.0, 0.0]))).item()
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("named", [{}, {"center": 0.0}, {"weights": mx.array([1.0, 2, 1, 1, 3])}])
 @pytest.mark.parametrize("n", [4, 5])
 def test_its_gradient_is_that_of_differences(n: int, named: dict[str, Any]) -> None:

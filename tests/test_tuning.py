@@ -50,6 +50,7 @@ def test_that_of_welsch_is_the_closed_form(scale: float) -> None:
     assert Norm(sl.welsch_loss, scale=scale).efficiency() == pytest.approx(want, rel=1e-10)
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("size", [0.05, 1.7])
 def test_every_efficiency_is_that_of_a_finer_quadrature(entry: Entry, size: float) -> None:
     """And by E psi' in place of E r psi, where psi does not jump."""

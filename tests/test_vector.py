@@ -7,7 +7,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from cases import FLOATS, Entry, call, floats, same_bits, thresholds
+from cases import FLOATS, Entry, call, floats, thresholds
 
 import smoothloss as sl
 from smoothloss import vector_loss
@@ -42,6 +42,7 @@ def test_values_and_gradients_are_those_of_the_length(entry: Entry) -> None:
     assert not slope[2].any()
 
 
+@pytest.mark.float64
 def test_the_second_derivative_is_that_of_the_formula_and_at_0_that_of_the_limit(
     entry: Entry,
 ) -> None:
@@ -179,10 +180,10 @@ def test_what_where_leaves_out_does_not_matter() -> None:
 def test_dtypes(dtype: mx.Dtype) -> None:
     x, y = floats(300.0, 0.1).astype(dtype), floats(-100.0, 300.3).astype(dtype)
     got = vector_loss(sl.huber_loss, x, y, delta=1e5)
-    wide = np.array((x.astype(mx.float64) - y.astype(mx.float64)) ** 2).sum() / 2
+    wide = (np.array(x.tolist()) - np.array(y.tolist())) ** 2
     assert got.dtype == dtype
-    if dtype != mx.float16:  # where it is infinite
-        assert same_bits(got, mx.array(wide, mx.float64).astype(dtype)) or dtype == mx.float32
+    # In float16 it is infinite. In float32 a length is rounded before it is squared.
+    assert got.item() == pytest.approx(mx.array(wide.sum() / 2, dtype).item(), rel=3e-7)
     slope = mx.grad(lambda x: vector_loss(sl.l1_loss, x, y))(x)
     assert slope.dtype == dtype
     np.testing.assert_allclose(slope.astype(mx.float32), [0.8, -0.6], rtol=0.01)
