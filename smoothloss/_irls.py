@@ -53,7 +53,7 @@ class RobustFit(NamedTuple):
 def irls(
     design: Array,
     targets: Array,
-    loss: RobustNorm | Callable[..., Any],
+    loss: Callable[..., Any],
     *,
     scale: Parameter | Callable[..., mx.array] = mad,
     start: Array | Literal["least_squares", "l1"] = "least_squares",
@@ -77,7 +77,7 @@ def irls(
         has an intercept; n >= p. Leading axes broadcast against those of the targets.
     targets : mx.array or numpy.ndarray
         Of shape (..., n).
-    loss : RobustNorm or callable
+    loss : callable
         A loss, with thresholds in units of the scale: ``sl.RobustNorm(sl.huber_loss, delta=1.345)``
         or ``sl.HuberLoss(1.345)``. A function, a class or a :class:`Loss` has its defaults.
         :meth:`RobustNorm.tuning` finds a threshold.
