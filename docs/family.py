@@ -1,4 +1,4 @@
-"""The losses at a glance: ``python docs/family.py`` draws them and prints two tables.
+"""The losses at a glance: ``python docs/family.py`` draws them and prints three tables.
 
 All are made from the records of the losses and their rows in ``tests/textbook.py``, so a new loss
 is in them by itself.
@@ -27,6 +27,8 @@ HEADINGS = "loss|`rho(r)`|largest gradient|convex?|smooth?|redescends?"
 # What is drawn where the defaults would show little.
 SHOWN = {"quantile": 0.75, "epsilon": 0.5}
 ALPHAS = {"general_loss": (-np.inf, -2.0, 0.0, 1.0, 2.0), "adaptive_loss": (0.0, 1.0, 2.0)}
+
+EFFICIENCIES = (0.85, 0.9, 0.95, 0.98)
 
 COLUMNS = 4
 DASHED, BLUE, GREY = (0, (3, 1.2)), "#0072b2", "#444444"
@@ -174,6 +176,19 @@ def panel(axes: Any, loss: smoothloss.Loss) -> None:
     axes.grid(color="#dddddd", lw=0.7)
 
 
+def tuned() -> str:
+    """The table of the thresholds by efficiency, of the even losses that have one."""
+    rows = [" | ".join(["loss", "threshold", *(f"{e:.0%}" for e in EFFICIENCIES)])]
+    rows.append(" | ".join(["---"] * (2 + len(EFFICIENCIES))))
+    for loss in catalog():
+        names = [t.name for t in loss.thresholds if t.has_residual_units]
+        norm = smoothloss.RobustNorm(loss)
+        if len(names) == 1 and norm.traits.even:
+            found = [f"{norm.tuning(e):.4f}" for e in EFFICIENCIES]
+            rows.append(" | ".join([code(loss.name), code(names[0]), *found]))
+    return "".join(f"| {row} |\n" for row in rows)
+
+
 def picture(file: Path) -> None:
     """Draw rho and psi of every loss."""
     import matplotlib
@@ -202,4 +217,4 @@ def picture(file: Path) -> None:
 
 if __name__ == "__main__":
     picture(Path(__file__).with_suffix(".png"))
-    print(calls(), table(), sep="\n", end="")
+    print(calls(), table(), tuned(), sep="\n", end="")

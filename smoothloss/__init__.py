@@ -29,7 +29,11 @@ Building blocks:
     Traits               facts about it: convex, redescending, kinks, bound of the gradient
     LossModule           the base class of losses as modules
     Learned              a threshold that is trained and stays in its range
-    RobustNorm           rho, psi, weight function and psi' of a loss, for iterative reweighting
+    RobustNorm           rho, psi, weight function and psi' of a loss; efficiency and its threshold
+    irls                 robust linear regression by reweighting, many at once
+    RobustFit            its coefficients, scale and weights, and whether it converged
+    mad                  median absolute deviation, a robust scale
+    vector_loss          any loss of the length of a vector, with the right derivatives at 0
     check_loss           compares given derivatives with finite differences
     global_mean          the mean of a loss over several machines, or over micro-batches
     total_weight         what that mean is divided by
@@ -42,13 +46,16 @@ the arguments.
 from ._checking import check_loss
 from ._distributed import global_mean, total_weight
 from ._exportable import exportable
+from ._irls import RobustFit, irls
 from ._learned import Learned
 from ._loss import Loss
 from ._modules import Learnable, LossModule
 from ._robust import RobustNorm
+from ._scale import mad
 from ._threshold import Threshold
 from ._traits import Traits
 from ._types import Array, Axis, Number, Parameter, Reduction
+from ._vector import vector_loss
 from .losses.adaptive import AdaptiveLoss, adaptive_loss
 from .losses.cauchy import CauchyLoss, cauchy_loss
 from .losses.charbonnier import CharbonnierLoss, charbonnier_loss
@@ -90,6 +97,7 @@ __all__ = [
     "QuantileHuberLoss",
     "QuantileLoss",
     "Reduction",
+    "RobustFit",
     "RobustNorm",
     "SmoothL1Loss",
     "Threshold",
@@ -104,13 +112,16 @@ __all__ = [
     "general_loss",
     "global_mean",
     "huber_loss",
+    "irls",
     "l1_loss",
     "log_cosh_loss",
+    "mad",
     "mse_loss",
     "pseudo_huber_loss",
     "quantile_huber_loss",
     "quantile_loss",
     "smooth_l1_loss",
     "total_weight",
+    "vector_loss",
     "welsch_loss",
 ]

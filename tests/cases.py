@@ -111,6 +111,17 @@ NUMBERS = (
 )
 
 
+STACK_LOSS = np.loadtxt(
+    """
+80 27 89 42;80 27 88 37;75 25 90 37;62 24 87 28;62 22 87 18;62 23 87 18;62 24 93 19;62 24 93 20;
+58 23 87 15;58 18 80 14;58 18 89 14;58 17 88 13;58 18 82 11;58 19 93 12;50 18 89 8;50 18 86 7;
+50 19 72 8;50 19 79 8;50 20 80 9;56 20 82 15;70 20 91 15
+""".replace(";", "\n").splitlines()
+)
+"""K. A. Brownlee, Statistical Theory and Methodology in Science and Engineering, 2nd ed., 1965:
+flow of air, temperature, acid and the loss of ammonia on 21 days of a plant."""
+
+
 # Of a docstring, in order.
 SECTIONS = ["Parameters", "Returns", "Raises", "Notes", "References", "Examples"]
 

@@ -5,7 +5,7 @@ import mlx.optimizers as optim
 import mpmath
 import numpy as np
 import pytest
-from cases import BY_NAME, floats, script
+from cases import BY_NAME, STACK_LOSS, floats, script
 from oracle import as_numpy, exact, log_z_series, to_mp
 
 import smoothloss as sl
@@ -165,19 +165,9 @@ def test_the_phone_calls() -> None:
     assert np.polyfit(table.x, table.y, 1)[0] == pytest.approx(5.04, abs=0.01)
 
 
-STACK_LOSS = """
-80 27 89 42;80 27 88 37;75 25 90 37;62 24 87 28;62 22 87 18;62 23 87 18;62 24 93 19;62 24 93 20;
-58 23 87 15;58 18 80 14;58 18 89 14;58 17 88 13;58 18 82 11;58 19 93 12;50 18 89 8;50 18 86 7;
-50 19 72 8;50 19 79 8;50 20 80 9;56 20 82 15;70 20 91 15
-"""
-"""K. A. Brownlee, Statistical Theory and Methodology in Science and Engineering, 2nd ed., 1965:
-flow of air, temperature, acid and the loss of ammonia on 21 days of a plant."""
-
-
 def test_the_stack_loss() -> None:
     """Days 1, 3, 4 and 21 are the outliers of the textbooks: the robust fit leaves them out."""
-    table = np.array([row.split() for row in STACK_LOSS.split(";")], float)
-    x, y = table[:, :3], table[:, 3:]
+    x, y = STACK_LOSS[:, :3], STACK_LOSS[:, 3:]
     centre, spread = x.mean(0), x.std(0)
     got = learn((x - centre) / spread, y)
     fitted = (x - centre) / spread @ got["w"] + got["b"]

@@ -22,13 +22,17 @@ BLOCKS = {
     "Learned",
     "Loss",
     "LossModule",
+    "RobustFit",
     "RobustNorm",
     "Threshold",
     "Traits",
     "check_loss",
     "exportable",
     "global_mean",
+    "irls",
+    "mad",
     "total_weight",
+    "vector_loss",
 }
 TYPES = {"Array", "Axis", "Learnable", "Number", "Parameter", "Reduction"}
 

@@ -1,5 +1,6 @@
 """What ``docs`` makes: the tables and the picture of the losses, and the fit of log Z."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -21,6 +22,13 @@ def test_the_page_quotes_the_table(page: str, kind: str) -> None:
     _, _, *rows = table.splitlines()
     assert [row.split("`")[1].split("(")[0] for row in rows] == [e.name for e in catalog()]
     assert len({row.replace(r"\|", "").count("|") for row in rows}) == 1
+
+
+def test_the_page_quotes_the_thresholds() -> None:
+    page = (ROOT / "docs/regression.md").read_text()
+    assert script("docs/family.py").tuned() in page
+    bench = script("benchmarks/irls.py")
+    assert bench.markdown(json.loads(bench.OUT.read_text())) in page
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")), ids=lambda page: page.stem)

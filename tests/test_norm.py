@@ -1,4 +1,4 @@
-"""The reading of robust statistics: what RobustNorm takes and gives, and a fit with it."""
+"""The reading of robust statistics: what RobustNorm takes and gives."""
 
 import copy
 import pickle
@@ -13,8 +13,6 @@ from cases import Entry, call, fitted, partial, same_bits, thresholds
 from oracle import as_eager
 
 import smoothloss as sl
-from smoothloss._demo.data import phones
-from smoothloss._demo.fit import fit, mad
 
 
 @pytest.mark.every(5)
@@ -150,24 +148,6 @@ def test_residuals_are_arrays_of_real_numbers() -> None:
     norm = sl.RobustNorm(sl.l1_loss)
     with pytest.raises(TypeError, match="RobustNorm: `r` is of type list"):
         norm.psi([1.0])
-
-
-@pytest.mark.float64
-def test_reweighted_least_squares_is_gradient_descent_on_the_phone_calls() -> None:
-    """Huber's fit with the scale estimated along, by both: the line of the demo."""
-    table = phones()
-    x, y = table.x, table.y
-    features = np.stack([np.ones_like(x), x - x.mean()], 1)
-    line = np.linalg.lstsq(features, y, rcond=None)[0]
-    for _ in range(200):
-        r = mx.array(features @ line - y, mx.float64)
-        norm = sl.RobustNorm(sl.huber_loss, delta=1.345 * mad(r))
-        w = np.array(norm.weight(r))
-        line = np.linalg.solve(features.T * w @ features, features.T * w @ y)
-    descent = fit("huber", table)
-    assert line[1] == pytest.approx(descent.slope, rel=1e-4)
-    assert line[0] - line[1] * x.mean() == pytest.approx(descent.intercept, rel=1e-4)
-    assert line[1] == pytest.approx(2.0396, abs=1e-3)
 
 
 @pytest.mark.parametrize("alpha", [2.0, 1.0, 0.5])

@@ -14,6 +14,12 @@ beta: mx.array = sl.Learned(1.0).value
 both = sl.AdaptiveLoss(alpha=sl.Learned(mx.ones(3), high=2.0), scale=mx.ones(3))
 plain: mx.array = sl.huber_loss(x, x, mx.ones(3), where=x > 0)
 
+scale: mx.array = sl.mad(x, axis=-1, center=0.0)
+fit: sl.RobustFit = sl.irls(x[:, None], x, sl.HuberLoss(1.345), scale=sl.mad, start="l1")
+coefficients: mx.array = sl.irls(x[:, None], x, sl.huber_loss, scale=1.0, start=x).coefficients
+tuned: float = sl.RobustNorm(sl.huber_loss).tuning(0.95)
+of_vectors: mx.array = sl.vector_loss(sl.huber_loss, x, x, "none", vector_axis=0, delta=2.0)
+
 named: mx.array = loss(inputs=x, targets=x)
 record: sl.Loss = sl.HuberLoss.loss
 weight: mx.array = sl.RobustNorm(loss).weight(x)
@@ -51,3 +57,4 @@ loss(x)  # type: ignore[call-overload]
 loss.reduction = "average"  # type: ignore[assignment]
 sl.global_mean(sl.huber_loss(x, x), x, x)  # type: ignore[arg-type]
 sl.huber_loss(x, x, reduction="average")  # type: ignore[arg-type]
+sl.irls(x[:, None], x, sl.huber_loss, start="ols")  # type: ignore[arg-type]

@@ -60,16 +60,9 @@ class Fit(NamedTuple):
         return self.path <= TOLERANCE
 
 
-def mad(residuals: mx.array) -> mx.array:
-    """Estimate the standard deviation of normal residuals by their median absolute value."""
-    a = mx.sort(mx.abs(residuals))
-    n = a.size
-    return (a[(n - 1) // 2] + a[n // 2]) / 2 / 0.6744897501960817
-
-
 def _huber(predictions: mx.array, targets: mx.array, unit: float) -> mx.array:
     """Apply Huber's loss, 95% efficient at the normal, with the scale of the current residuals."""
-    scale = mx.stop_gradient(mad(predictions - targets))
+    scale = mx.stop_gradient(sl.mad(predictions - targets, center=0.0))
     return sl.huber_loss(predictions, targets, delta=1.345 * scale, reduction="mean")
 
 
@@ -127,7 +120,7 @@ def fit(loss: str, table: Table, progress: Progress = lambda steps, path: None) 
         if rounds & (rounds - 1) == 0:
             start, since = (a, b), 0.0
 
-        scale = _number(mad(predictions(line) - v))
+        scale = _number(sl.mad(predictions(line) - v, center=0.0))
         path = travelled and travelled / max(abs(a), abs(b), scale, TINY)
         progress(steps, path)
 

@@ -22,7 +22,9 @@ import torch
 from peers.calls import SUM_ULPS, ULPS, as_numpy, grad, grad2, value
 from scipy import special
 from sklearn import metrics
-from statsmodels.robust import norms
+from sklearn.linear_model import HuberRegressor
+from statsmodels.robust import norms, scale
+from statsmodels.robust.robust_linear_model import RLM
 
 import smoothloss as sl
 
@@ -42,6 +44,10 @@ NAMES = vars(np) | {
     "special": special,
     "metrics": metrics,
     "norms": norms,
+    "scale": scale,
+    "RLM": RLM,
+    "HuberRegressor": HuberRegressor,
+    "as_numpy": as_numpy,
 }
 
 
