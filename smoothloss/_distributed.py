@@ -17,12 +17,13 @@ from typing import Any, cast
 import mlx.core as mx
 
 from ._engine import inputs
+from ._engine.arguments import known_keywords
 from ._engine.mean import careful_one_over, sum_of_weights
 from ._engine.rules import made_once, with_rules
 from ._engine.sums import Axes, Elementwise
 from ._modules import LossModule
 from ._robust import record_and_thresholds
-from ._threshold import is_number
+from ._threshold import as_float, is_number
 from ._types import Array, Axis, Parameter
 
 Group = mx.distributed.Group
@@ -93,8 +94,9 @@ def global_mean(
         If ``loss`` is no loss of this library, or has no such threshold, or ``group`` is no group;
         if an argument is of a type that the loss does not take.
     ValueError
-        If the reduction of an instance is not "mean"; if ``total`` has not the shape of the result;
-        if a derivative is taken by ``total``, or by weights beside it; if the loss raises.
+        If the reduction of an instance is not "mean"; if ``total`` has not the shape of the result,
+        or is a number that is negative, infinite or NaN; if a derivative is taken by ``total``, or
+        by weights beside it; if the loss raises.
 
     Notes
     -----
@@ -130,7 +132,8 @@ def global_mean(
     array(True, dtype=bool)
     """
     name = "global_mean"
-    record, theta = record_and_thresholds(name, loss, thresholds)
+    others = ("weights", "where", "axis", "total", "group")
+    record, theta = record_and_thresholds(name, loss, thresholds, others)
     if isinstance(loss, LossModule) and loss.reduction != "mean":
         raise ValueError(
             f"{name}: `loss` has reduction={loss.reduction!r}; expected 'mean', which is what is "
@@ -159,6 +162,7 @@ def global_mean(
     return out.astype(dtype)
 
 
+@known_keywords("total_weight")
 def total_weight(
     targets: Array,
     *,
@@ -253,6 +257,11 @@ def _total(
 def _divisor(function: str, value: Any, own: mx.array) -> mx.array:
     """The total that was given, in the dtype of the sum."""
     wide = own.dtype == mx.float64
+    if is_number(value) and not 0 <= as_float(value) < mx.inf:
+        raise ValueError(
+            f"{function}: `total` is {value}; expected a finite number of at least 0. Pass the "
+            f"result of total_weight(...)."
+        )
     array = (
         mx.array(float(value), own.dtype)
         if is_number(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -23,18 +23,24 @@ from ._types import Array, Parameter
 
 
 def record_and_thresholds(
-    function: str, loss: object, given: Mapping[str, Any]
+    function: str, loss: object, given: Mapping[str, Any], others: Sequence[str] = ()
 ) -> tuple[Loss, dict[str, Any]]:
-    """The record of a function, record, class, instance or norm, and its thresholds by name."""
+    """The record of a function, record, class, instance or norm, and its thresholds by name.
+
+    ``others`` are the further arguments of the function.
+    """
     record = loss if isinstance(loss, Loss) else getattr(loss, "loss", None)
     if not isinstance(record, Loss):
+        got = getattr(loss, "__name__", loss)
+        if callable(loss) and getattr(loss, "__module__", "builtins") != "builtins":
+            got = f"{loss.__module__}.{got}"  # others may have the names of ours
         raise TypeError(
-            f"{function}: `loss` is {getattr(loss, '__name__', loss)!r}; expected a loss of "
+            f"{function}: `loss` is {got!r}; expected a loss of "
             f"smoothloss, or a Loss of your own. Pass one, as in {function}(smoothloss.huber_loss)."
         )
     for name in given:
         if name not in record.threshold_names:
-            raise unknown(function, name, record.threshold_names)
+            raise unknown(function, name, (*record.threshold_names, *others))
     held = loss.thresholds if isinstance(loss, LossModule | RobustNorm) else {}
     *values, _ = bind(function, record.thresholds, (), {**held, **given}, "none")
     for spec, value in zip(record.thresholds, values, strict=True):

@@ -15,6 +15,8 @@ from ._radial import Radial
 from ._robust import record_and_thresholds
 from ._types import Array, Axis, Parameter, Reduction
 
+OTHERS = ("reduction", "vector_axis", "weights", "where", "axis")
+
 # Of losses that are computed already: it weights, selects and reduces them.
 REDUCED = Loss(
     "vector_loss",
@@ -106,7 +108,7 @@ def vector_loss(
            [0.3, 0.4],
            [0, 0]], dtype=float32)
     """
-    record, named = record_and_thresholds("vector_loss", loss, thresholds)
+    record, named = record_and_thresholds("vector_loss", loss, thresholds, OTHERS)
     x, y, dtype, compute = inputs.data("vector_loss", record.data_names, predictions, targets)
     last = _axis(vector_axis, x.shape)
     shape = (*x.shape[:last], *x.shape[last + 1 :])

@@ -220,6 +220,31 @@ WRONG: dict[str, tuple[Callable[[mx.array], Any], type[Exception], str]] = {
         TypeError,
         "global_mean: `group` is of type int; expected a group of mx.distributed",
     ),
+    "mask": (
+        lambda x: sl.global_mean(sl.l1_loss, x, x, mask=x > 0),
+        TypeError,
+        "global_mean: `mask` is no argument; expected weights, where.*total, group.*Pass `where`",
+    ),
+    "reduction of a function": (
+        lambda x: sl.global_mean(sl.l1_loss, x, x, reduction="mean"),
+        TypeError,
+        "global_mean: `reduction` is no argument.* Leave it out",
+    ),
+    "negative total": (
+        lambda x: sl.global_mean(sl.l1_loss, x, x, total=-1),
+        ValueError,
+        "global_mean: `total` is -1; expected a finite number.*total_weight",
+    ),
+    "total of NaN": (
+        lambda x: sl.global_mean(sl.l1_loss, x, x, total=float("nan")),
+        ValueError,
+        "global_mean: `total` is nan; expected a finite number",
+    ),
+    "mask of the total": (
+        lambda x: sl.total_weight(x, mask=x > 0),
+        TypeError,
+        "total_weight: `mask` is no argument.*Pass `where`",
+    ),
     "group of the total": (
         lambda x: sl.total_weight(x, group="ring"),
         TypeError,

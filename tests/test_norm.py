@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 from cases import Entry, call, fitted, partial, same_bits, thresholds
@@ -56,6 +57,7 @@ def test_thresholds_may_be_arrays_and_learned() -> None:
     [
         (abs, {}, TypeError, "`loss` is 'abs'; expected a loss of smoothloss"),
         ("huber", {}, TypeError, "`loss` is 'huber'"),
+        (nn.losses.huber_loss, {}, TypeError, "`loss` is 'mlx.nn.losses.huber_loss'"),
         (
             sl.huber_loss,
             {"beta": 1.0},

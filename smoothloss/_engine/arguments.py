@@ -34,6 +34,7 @@ ELSEWHERE = {
     **dict.fromkeys(
         ("weights", "where", "axis"), "Pass it in the call, as in loss(x, y, {name}=...)."
     ),
+    "reduction": "Leave it out.",
     **dict.fromkeys(
         ("keepdims", "keepdim"), "Reduced axes are dropped; mx.expand_dims puts them back."
     ),

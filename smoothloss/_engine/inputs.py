@@ -44,7 +44,9 @@ def as_array(
     wanted = "a boolean array" if boolean else "an array of real numbers"
     got, cure = type(value).__name__, "Convert it with mx.array(...)."
     part = f"Pass mx.abs({name} - {beside}) and zeros of its shape." if beside else PART
-    if hasattr(value, "raw") and hasattr(value, "value"):  # Learned
+    if value is None or isinstance(value, str):
+        cure = "Pass an array of numbers." if not boolean else "Pass an array of booleans."
+    elif hasattr(value, "raw") and hasattr(value, "value"):  # Learned
         cure = "Pass its value, as in learned.value."
     elif isinstance(value, bool) and not boolean:
         cure = "Pass a mask as where=mx.array(...)."
