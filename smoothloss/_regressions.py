@@ -46,9 +46,8 @@ class Problem(NamedTuple):
                 f"coefficients. Leave it out for 'least_squares'."
             )
         gamma = mx.zeros((m, p), mx.float64)
-        for _ in range(2):  # the second takes the rounding errors of the first away
-            r = batch.residuals(gamma)
-            gamma = gamma + batch.step(r, mx.ones_like(r))
+        r = batch.residuals(gamma)
+        gamma = gamma + batch.step(r, mx.ones_like(r))
         if start == "l1":
             gamma = Solver(RobustNorm(L1), about_0, 1e-3, 100).solve(batch, gamma).gamma
         return gamma

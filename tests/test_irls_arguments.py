@@ -66,8 +66,21 @@ def test_columns_of_any_units(unit: float) -> None:
 
 
 @pytest.mark.float64
+def test_a_direction_that_no_weight_shows_rests() -> None:
+    """Welsch's weight is 0 at a residual of 100: two rows are left for three columns."""
+    x = np.random.default_rng(0).normal(size=(9, 3))
+    start = np.array([1.0, 2.0, 3.0])
+    y = x @ start + np.array([0.3, -0.2] + [100.0] * 7)
+    given = [mx.array(v, mx.float64) for v in (x, y, start)]
+    fit = sl.irls(*given[:2], sl.WelschLoss(), scale=1.0, start=given[2])
+    moved = np.array(fit.coefficients) - start
+    assert fit.converged.item() and 0 < abs(moved).max() < 1
+    np.testing.assert_allclose(x[:2] @ moved, [0.3, -0.2], rtol=1e-6)
+
+
+@pytest.mark.float64
 def test_a_start_at_the_solution_is_one_step() -> None:
-    x, y = mx.random.normal((3, 9, 2)).astype(mx.float64), mx.random.normal((3, 9))
+    x, y = mx.random.normal((3, 9, 3)).astype(mx.float64), mx.random.normal((3, 9))
     for named in ({}, {"weights": mx.random.uniform(shape=(3, 9))}):
         want = sl.irls(x, y, HUBER, tolerance=1e-11, max_iterations=1000, **named)
         again = sl.irls(x, y, HUBER, start=want.coefficients, **named)
