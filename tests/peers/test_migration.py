@@ -117,7 +117,7 @@ MMDET = {
     "L1Loss": partial(mmdet, F.l1_loss),
     "SmoothL1Loss": lambda beta, *settings: mmdet(partial(F.smooth_l1_loss, beta=beta), *settings),
 }
-STATISTICS = {"special": special, "metrics": metrics, "norms": norms}
+STATISTICS = {"np": np, "special": special, "metrics": metrics, "norms": norms}
 LIBRARIES = {
     "PyTorch": in_torch(nn=torch.nn),
     "MLX": HERE,
@@ -127,6 +127,7 @@ LIBRARIES = {
     "mmdetection": in_torch(**MMDET),
     "Quantile agents": in_jax(**AGENTS),
     "SciPy, scikit-learn and statsmodels": Library(np.array, None, STATISTICS),
+    "Gradient boosting": Library(np.array, None, {"np": np}),
     "Among themselves": HERE,
 }
 
