@@ -25,7 +25,8 @@ from textbook import row as textbook
 HEADINGS = "loss|`rho(r)`|largest gradient|convex?|smooth?|redescends?"
 
 # What is drawn where the defaults would show little.
-SHOWN = {"quantile": 0.75, "epsilon": 0.5}
+SHOWN = {"quantile": 0.75, "expectile": 0.75, "epsilon": 0.5}
+NARROW = {"tukey_loss": {"c": 3.0}}
 ALPHAS = {"general_loss": (-np.inf, -2.0, 0.0, 1.0, 2.0), "adaptive_loss": (0.0, 1.0, 2.0)}
 
 EFFICIENCIES = (0.85, 0.9, 0.95, 0.98)
@@ -156,7 +157,7 @@ def calls() -> str:
 def thresholds(loss: smoothloss.Loss) -> dict[str, Any]:
     """The thresholds of a panel, but for alpha where there are several."""
     names = [t for t in loss.thresholds if not (t.name == "alpha" and loss.name in ALPHAS)]
-    return {t.name: SHOWN.get(t.name, t.default) for t in names}
+    return {t.name: SHOWN.get(t.name, t.default) for t in names} | NARROW.get(loss.name, {})
 
 
 def panel(axes: Any, loss: smoothloss.Loss) -> None:

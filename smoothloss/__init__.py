@@ -3,20 +3,28 @@
 Losses of the residual r = predictions - targets. Each is a function and a class of ``mlx.nn``
 (``huber_loss`` and ``HuberLoss``, say):
 
-    mse_loss             the square of the residual, whose minimum is the mean
-    l1_loss              the absolute error, whose minimum is the median
-    smooth_l1_loss       quadratic within beta, linear with slope 1 beyond
-    huber_loss           quadratic within delta, linear with slope delta beyond
-    pseudo_huber_loss    Huber's loss without a kink
-    log_cosh_loss        quadratic near zero, linear far out, with nothing to tune
-    charbonnier_loss     the absolute error with a rounded tip
-    quantile_loss        two slopes, whose minimum is a quantile
-    quantile_huber_loss  the quantile loss, quadratic within kappa
-    cauchy_loss          quadratic near zero, logarithmic far out
-    geman_mcclure_loss   quadratic near zero, constant far out
-    welsch_loss          quadratic near zero, constant beyond a few scales
-    general_loss         from the squared error to Welsch's loss by one number, alpha
-    adaptive_loss        a likelihood that learns how robust to be, with the model
+    mse_loss                          the square of the residual, whose minimum is the mean
+    l1_loss                           the absolute error, whose minimum is the median
+    smooth_l1_loss                    quadratic within beta, linear with slope 1 beyond
+    huber_loss                        quadratic within delta, linear with slope delta beyond
+    berhu_loss                        the absolute error within delta, quadratic beyond
+    pseudo_huber_loss                 Huber's loss without a kink
+    fair_loss                         quadratic near zero, linear far out, in a slow turn
+    log_cosh_loss                     quadratic near zero, linear far out, with nothing to tune
+    charbonnier_loss                  the absolute error with a rounded tip
+    expectile_loss                    the squared error, tilted, whose minimum is an expectile
+    quantile_loss                     two slopes, whose minimum is a quantile
+    quantile_huber_loss               the quantile loss, quadratic within kappa
+    epsilon_insensitive_loss          the absolute error beyond epsilon, 0 within
+    squared_epsilon_insensitive_loss  the squared error beyond epsilon, 0 within
+    cauchy_loss                       quadratic near zero, logarithmic far out
+    student_t_loss                    quadratic near zero, logarithmic far out, with tails to choose
+    geman_mcclure_loss                quadratic near zero, constant far out
+    arctan_loss                       quadratic near zero, constant beyond a scale or two
+    welsch_loss                       quadratic near zero, constant beyond a few scales
+    tukey_loss                        quadratic near zero, constant beyond c
+    general_loss                      from the squared error to Welsch's loss by one number, alpha
+    adaptive_loss                     a likelihood that learns how robust to be, with the model
 
 Call one as ``huber_loss(predictions, targets, delta=1.0, reduction="mean")``. Every function also
 takes ``weights``, ``where`` and ``axis``; ``help(smoothloss.huber_loss)`` describes them all.
@@ -57,8 +65,13 @@ from ._traits import Traits
 from ._types import Array, Axis, Number, Parameter, Reduction
 from ._vector import vector_loss
 from .losses.adaptive import AdaptiveLoss, adaptive_loss
+from .losses.arctan import ArctanLoss, arctan_loss
+from .losses.berhu import BerhuLoss, berhu_loss
 from .losses.cauchy import CauchyLoss, cauchy_loss
 from .losses.charbonnier import CharbonnierLoss, charbonnier_loss
+from .losses.epsilon_insensitive import EpsilonInsensitiveLoss, epsilon_insensitive_loss
+from .losses.expectile import ExpectileLoss, expectile_loss
+from .losses.fair import FairLoss, fair_loss
 from .losses.geman_mcclure import GemanMcClureLoss, geman_mcclure_loss
 from .losses.general import GeneralLoss, general_loss
 from .losses.huber import HuberLoss, huber_loss
@@ -69,6 +82,12 @@ from .losses.pseudo_huber import PseudoHuberLoss, pseudo_huber_loss
 from .losses.quantile import QuantileLoss, quantile_loss
 from .losses.quantile_huber import QuantileHuberLoss, quantile_huber_loss
 from .losses.smooth_l1 import SmoothL1Loss, smooth_l1_loss
+from .losses.squared_epsilon_insensitive import (
+    SquaredEpsilonInsensitiveLoss,
+    squared_epsilon_insensitive_loss,
+)
+from .losses.student_t import StudentTLoss, student_t_loss
+from .losses.tukey import TukeyLoss, tukey_loss
 from .losses.welsch import WelschLoss, welsch_loss
 
 __version__ = "0.1.0"
@@ -77,10 +96,15 @@ __version__ = "0.1.0"
 # losses that there are.
 __all__ = [
     "AdaptiveLoss",
+    "ArctanLoss",
     "Array",
     "Axis",
+    "BerhuLoss",
     "CauchyLoss",
     "CharbonnierLoss",
+    "EpsilonInsensitiveLoss",
+    "ExpectileLoss",
+    "FairLoss",
     "GemanMcClureLoss",
     "GeneralLoss",
     "HuberLoss",
@@ -100,14 +124,22 @@ __all__ = [
     "RobustFit",
     "RobustNorm",
     "SmoothL1Loss",
+    "SquaredEpsilonInsensitiveLoss",
+    "StudentTLoss",
     "Threshold",
     "Traits",
+    "TukeyLoss",
     "WelschLoss",
     "adaptive_loss",
+    "arctan_loss",
+    "berhu_loss",
     "cauchy_loss",
     "charbonnier_loss",
     "check_loss",
+    "epsilon_insensitive_loss",
+    "expectile_loss",
     "exportable",
+    "fair_loss",
     "geman_mcclure_loss",
     "general_loss",
     "global_mean",
@@ -121,7 +153,10 @@ __all__ = [
     "quantile_huber_loss",
     "quantile_loss",
     "smooth_l1_loss",
+    "squared_epsilon_insensitive_loss",
+    "student_t_loss",
     "total_weight",
+    "tukey_loss",
     "vector_loss",
     "welsch_loss",
 ]

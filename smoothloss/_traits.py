@@ -35,7 +35,8 @@ class Traits:
         The number of continuous derivatives of rho. inf where all are continuous; 0 for a corner,
         as of the absolute value; 1 where psi bends and 2 where psi' bends.
     kinks : tuple of float, optional
-        The residuals at which the derivative after the first ``smoothness`` ones jumps.
+        The residuals at which a derivative jumps: at one of them or more, the one after the first
+        ``smoothness`` ones.
     degree : int, optional
         The p of rho(k r, k theta) = k^p rho(r, theta) for k > 0, where theta stands for the
         thresholds in units of the residual. None also where there is no p.

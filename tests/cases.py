@@ -155,7 +155,8 @@ def script(path: str) -> ModuleType:
 
 def numbers(spec: sl.Threshold) -> list[float]:
     """The special values of a threshold that is a plain number."""
-    return [v for v in NUMBERS if spec.low <= v <= spec.high]
+    valid = [v for v in NUMBERS if spec.low <= v <= spec.high]
+    return [v for v in valid if not (spec.open_low and v == spec.low)]
 
 
 def fitted(entry: Entry, positive: Any) -> list[Any]:

@@ -80,7 +80,7 @@ def _general(r: Any, alpha: Any, scale: Any) -> Any:
 
 
 WORDS: dict[str, Any] = {
-    name: getattr(mpmath, name) for name in ("sqrt", "log", "exp", "cosh", "sign", "inf")
+    name: getattr(mpmath, name) for name in ("sqrt", "log", "exp", "cosh", "atan", "sign", "inf")
 } | {"log_z": log_z, "general_loss": _general}
 
 

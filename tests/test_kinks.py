@@ -1,4 +1,4 @@
-"""The edges of L1, smooth L1, Huber and squared error: kinks, limits, overflow and underflow."""
+"""The edges of losses with kinks or limits: exact values, overflow and underflow."""
 
 import device
 import mlx.core as mx
@@ -144,3 +144,84 @@ def test_non_zero_whenever_the_true_value_is_normal() -> None:
         got = as_numpy(f(x, mx.zeros_like(x), t, reduction="none"))
         assert (got[true > 1.001 * least] > 0).all()
         assert np.isfinite(got[true < 3.4e38]).all()
+
+
+# A loss, its threshold, residuals, and psi and psi' there, kinks included.
+AT = [
+    ("tukey_loss", 2.0, (0, 1, -2, 3, INF), (0, 0.5625, 0, 0, 0), (1, -0.1875, 0, 0, 0)),
+    ("tukey_loss", 0.0, (0, 1, -INF), (0, 0, 0), (0, 0, 0)),
+    ("tukey_loss", INF, (0, -3, 1e38), (0, -3, 1e38), (1, 1, 1)),
+    ("fair_loss", 2.0, (0, 2, -2, INF, -INF), (0, 1, -1, 2, -2), (1, 0.25, 0.25, 0, 0)),
+    ("fair_loss", 0.0, (0, 1, -INF), (0, 0, 0), (0, 0, 0)),
+    ("fair_loss", INF, (0, -3, 1e38), (0, -3, 1e38), (1, 1, 1)),
+    ("expectile_loss", 0.25, (0, 1, -1, INF), (0, 1.5, -0.5, INF), (0.5, 1.5, 0.5, 1.5)),
+    ("expectile_loss", 1.0, (0, 3, INF, -INF), (0, 0, 0, -INF), (2, 0, 0, 2)),
+    ("expectile_loss", 0.0, (0, -3, INF, -INF), (0, 0, INF, 0), (0, 0, 2, 0)),
+    ("epsilon_insensitive_loss", 0.5, (0, 0.5, -0.5, 0.75, -INF), (0, 0, 0, 1, -1), (0,) * 5),
+    ("epsilon_insensitive_loss", INF, (0, -3e38), (0, 0), (0, 0)),
+    ("squared_epsilon_insensitive_loss", 0.5, (0, 0.5, -0.5, -2), (0, 0, 0, -3), (0, 2, 2, 2)),
+    ("squared_epsilon_insensitive_loss", INF, (0, -3e38), (0, 0), (0, 0)),
+    ("berhu_loss", 2.0, (0, -1, 2, -2, 4, INF), (0, -1, 1, -1, 2, INF), (0, 0, 0.5, 0.5, 0.5, 0.5)),
+    ("berhu_loss", INF, (0, -3e38), (0, -1), (0, 0)),
+    ("arctan_loss", 1.0, (0, INF, -INF), (0, 0, 0), (1, 0, 0)),
+]
+
+
+@pytest.mark.parametrize("as_array", [False, True])
+@pytest.mark.parametrize(("name", "threshold", "r", "psi", "psi_prime"), AT)
+def test_the_two_derivatives_at_kinks_and_limits(
+    name: str, threshold: float, r: tuple, psi: tuple, psi_prime: tuple, as_array: bool
+) -> None:
+    theta = mx.array(threshold) if as_array else threshold
+    norm = sl.RobustNorm(BY_NAME[name].loss, **{BY_NAME[name].threshold_names[0]: theta})
+    assert norm.psi(floats(*r)).tolist() == as_numpy(floats(*psi)).tolist()
+    assert norm.psi_prime(floats(*r)).tolist() == as_numpy(floats(*psi_prime)).tolist()
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_insensitive_losses_at_epsilon_0_are_l1_and_the_square(dtype: mx.Dtype) -> None:
+    r = floats(0, -0.0, -0.3, 7, 1e38, INF, -INF, NAN, dtype=dtype)
+    for name, other in (
+        ("epsilon_insensitive_loss", sl.l1_loss),
+        ("squared_epsilon_insensitive_loss", sl.mse_loss),
+    ):
+        ours, theirs = sl.RobustNorm(BY_NAME[name].loss, epsilon=0.0), sl.RobustNorm(other)
+        for f in ("rho", "psi", "psi_prime", "weight"):
+            a, b = getattr(ours, f)(r), getattr(theirs, f)(r)
+            assert mx.array_equal(a, b, equal_nan=True), (name, f)
+
+
+def test_student_t_is_cauchy_of_1_and_the_square_of_infinitely_many() -> None:
+    r = mx.array([0, 1e-3, -0.4, 3, -1e4, INF, NAN], mx.float64)
+    for df, other, scale in ((1.0, sl.cauchy_loss, 0.5**0.5), (INF, sl.general_loss, 1.0)):
+        shape = {"alpha": 2.0} if df == INF else {}
+        ours = sl.RobustNorm(sl.student_t_loss, df=df)
+        theirs = sl.RobustNorm(other, scale=scale, **shape)
+        for f in ("rho", "psi", "psi_prime", "weight"):
+            a, b = as_numpy(getattr(ours, f)(r)), as_numpy(getattr(theirs, f)(r))
+            np.testing.assert_allclose(a, b, rtol=1e-14)
+
+
+def test_expectile_is_twice_quantile_huber_without_a_kappa() -> None:
+    r = mx.array([0, 1e-3, -0.4, 3, -1e4, 1e200], mx.float64)
+    for tau in (0.0, 0.3, 1.0):
+        ours = sl.RobustNorm(sl.expectile_loss, expectile=tau)
+        theirs = sl.RobustNorm(sl.quantile_huber_loss, quantile=tau, kappa=INF)
+        for f in ("rho", "psi", "psi_prime", "weight"):
+            a, b = as_numpy(getattr(ours, f)(r)), 2 * as_numpy(getattr(theirs, f)(r))
+            np.testing.assert_allclose(a, b, rtol=1e-15)
+
+
+def test_thresholds_far_from_1_neither_overflow_nor_underflow_on_the_way() -> None:
+    for name, c, r, value in (
+        ("tukey_loss", 1e19, 1.5e19, 1e38 / 6),
+        ("tukey_loss", 1e25, 1e3, 5e5),
+        ("tukey_loss", 1e-18, 1.0, 1e-36 / 6),
+        ("fair_loss", 1e25, 1e3, 5e5),
+        ("fair_loss", 1e-30, 1e20, 1e-10),
+        ("fair_loss", 1e-10, 3e38, 3e28),
+        ("berhu_loss", 1e30, 1e20, 1e20),
+        ("berhu_loss", 1e-30, 1e-3, 0.5e24),
+    ):
+        norm = sl.RobustNorm(BY_NAME[name].loss, **{BY_NAME[name].threshold_names[0]: c})
+        assert norm.rho(floats(r)).item() == pytest.approx(value, rel=1e-6), name

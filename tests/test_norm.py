@@ -118,6 +118,17 @@ LIMITS = [
         {"kappa": INF, "quantile": 0.3},
         {"smoothness": 1, "kinks": (0.0,), "degree": 2},
     ),
+    (sl.tukey_loss, {"c": 0.0}, {"smoothness": INF, "kinks": (), "bound": 0, "convex": True}),
+    (sl.tukey_loss, {"c": INF}, {"kinks": (), "bound": INF, "convex": True, "redescending": False}),
+    (sl.fair_loss, {"c": 0.0}, {"smoothness": INF, "kinks": (), "bound": 0}),
+    (sl.fair_loss, {"c": INF}, {"smoothness": INF, "kinks": (), "bound": INF}),
+    (sl.expectile_loss, {"expectile": 0.5}, {"smoothness": INF, "kinks": (), "even": True}),
+    (sl.epsilon_insensitive_loss, {"epsilon": 0.0}, {"smoothness": 0, "kinks": (0.0,), "bound": 1}),
+    (sl.epsilon_insensitive_loss, {"epsilon": INF}, {"smoothness": INF, "kinks": (), "bound": 0}),
+    (sl.squared_epsilon_insensitive_loss, {"epsilon": 0.0}, {"smoothness": INF, "bound": INF}),
+    (sl.squared_epsilon_insensitive_loss, {"epsilon": INF}, {"kinks": (), "bound": 0}),
+    (sl.berhu_loss, {"delta": INF}, {"smoothness": 0, "kinks": (0.0,), "bound": 1}),
+    (sl.student_t_loss, {"df": INF}, {"convex": True, "redescending": False, "bound": INF}),
     (sl.quantile_huber_loss, {"quantile": 0.5}, {"smoothness": 1, "kinks": (-1.0, 1.0)}),
 ]
 
@@ -167,12 +178,14 @@ def test_the_names_of_statsmodels(entry: Entry) -> None:
     assert same_bits(norm.psi_deriv(r), norm.psi_prime(r))
 
 
-@pytest.mark.parametrize("name", ["huber_loss", "pseudo_huber_loss"])
+@pytest.mark.parametrize("name", ["huber_loss", "pseudo_huber_loss", "tukey_loss", "fair_loss"])
 @pytest.mark.parametrize("as_array", [False, True])
 def test_a_residual_of_0_has_weight_1_even_at_delta_0(name: str, as_array: bool) -> None:
     r = mx.array([0.0, -0.0, 1e-30, 2.0, float("inf"), float("nan")])
     for delta in (0.0, 1e-45, 1e-30, 1.0, 3e38):
-        norm = sl.RobustNorm(getattr(sl, name), delta=mx.array(delta) if as_array else delta)
+        loss = getattr(sl, name).loss
+        theta = {loss.threshold_names[0]: mx.array(delta) if as_array else delta}
+        norm = sl.RobustNorm(loss, **theta)
         w = norm.weight(r)
         assert w[:2].tolist() == [1, 1]
         assert w[4].item() == 0

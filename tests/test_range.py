@@ -6,10 +6,20 @@ import pytest
 from cases import BY_NAME, Entry, floats, orders, partial
 from oracle import as_numpy, exact, in_float64, to_mp, vectorised
 
-CLOSED = ["cauchy_loss", "geman_mcclure_loss", "welsch_loss"]
+CLOSED = [
+    "arctan_loss",
+    "cauchy_loss",
+    "fair_loss",
+    "geman_mcclure_loss",
+    "tukey_loss",
+    "welsch_loss",
+]
 
 
-@pytest.mark.parametrize("name", [*CLOSED, "general_loss"])
+SHAPED = {"general_loss": (-1.5, 4.0), "student_t_loss": (0.2, 8.0)}
+
+
+@pytest.mark.parametrize("name", [*CLOSED, *SHAPED])
 def test_a_quotient_that_overflows_is_not_infinite(name: str) -> None:
     """Every derivative from the least scale to the largest residual."""
     entry = BY_NAME[name]
@@ -17,7 +27,7 @@ def test_a_quotient_that_overflows_is_not_infinite(name: str) -> None:
     rng = np.random.default_rng(0)
     scale = 10 ** rng.uniform(-reach + 0.5, reach, 300)
     r = rng.choice([-1, 1], 300) * 10 ** rng.uniform(np.log10(scale), reach + 0.4)
-    shapes = [rng.uniform(-1.5, 4, 300)] if name == "general_loss" else []
+    shapes = [rng.uniform(*SHAPED[name], 300)] if name in SHAPED else []
     inputs = [mx.array(v, dtype) for v in (r, *shapes, scale)]
     row = [to_mp(as_numpy(v)) for v in inputs]
     of_shape = {1} if shapes else set()
@@ -61,6 +71,12 @@ WORST = [
     ("pseudo_huber_loss", 1, (259393.516, 1008.20642)),
     ("cauchy_loss", 1, (1.3763660e-5, 0.0037279292)),
     ("welsch_loss", 1, (8.26, 1.0)),
+    ("expectile_loss", 0, (0.24054764, 0.46444473)),
+    ("tukey_loss", 0, (-1.3253899e-6, 3.8533664e-5)),
+    ("tukey_loss", 1, (-1.4045652, 3.5101678)),
+    ("fair_loss", 0, (-0.2168829, 0.2139829)),
+    ("student_t_loss", 0, (1.1172243, 4.3788242, 0.51770347)),
+    ("student_t_loss", 1, (-7.4343504e-8, 15.856178, 2.8248153e-7)),
     ("general_loss", 0, (0.0019179719, -27.66654, 0.04351116)),
 ]
 

@@ -42,9 +42,9 @@ def test_the_example_of_learned_robustness_gives_what_it_says() -> None:
 
 
 def test_the_example_of_an_own_loss_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    names = run("sl.check_loss(fair)")
+    names = run("sl.check_loss(hampel)")
     x, y = names["predictions"], names["targets"]
-    assert names["FairLoss"](c=2.0)(x, y).item() == names["fair"](x, y, c=2.0).item()
+    assert names["HampelLoss"](c=2.0)(x, y).item() == names["hampel"](x, y, c=2.0).item()
     assert len(capsys.readouterr().out.splitlines()) == 4
 
 

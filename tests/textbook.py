@@ -36,6 +36,20 @@ class Row:
 
 
 TEXTBOOK = {
+    "arctan_loss": Row(
+        formula="atan((r/scale)**2)/2",
+        ulps=("4", "5"),
+        use="you come from the arctan loss of SciPy; Geman-McClure is wider",
+        bound="27**(1/4)/(4*scale)",
+        convex="False",
+        redescends="True",
+    ),
+    "berhu_loss": Row(
+        formula="abs(r) if abs(r) <= delta else (r**2 + delta**2)/(2*delta)",
+        ulps=("3.5", "1.5"),
+        use="large residuals should pull hardest and small ones as with L1, as in depth estimation",
+        bound="inf",
+    ),
     "cauchy_loss": Row(
         formula="log(1 + (r/scale)**2/2)",
         ulps=("4", "3.5"),
@@ -57,6 +71,25 @@ TEXTBOOK = {
         bound="3*sqrt(3)/(8*scale)",
         convex="False",
         redescends="True",
+    ),
+    "epsilon_insensitive_loss": Row(
+        formula="max(abs(r) - epsilon, 0)",
+        ulps=("0.5 + abs(r)/(1e-300 + abs(abs(r) - epsilon))", "0"),
+        use="errors up to epsilon are fine, as in support-vector regression",
+        bound="1",
+    ),
+    "expectile_loss": Row(
+        formula="(1 - expectile if r > 0 else expectile)*r**2",
+        ulps=("3", "1.5"),
+        use="you want an expectile, as in implicit Q-learning: the mean, tilted",
+        bound="inf",
+    ),
+    "fair_loss": Row(
+        formula="c**2*(abs(r)/c - log(1 + abs(r)/c))",
+        ulps=("8", "3"),
+        use="you want Huber's behaviour with a curvature that is positive everywhere",
+        bound="c",
+        kernels=6,
     ),
     "general_loss": Row(
         formula="(r/scale)**2/2 if alpha == 2 else log(1 + (r/scale)**2/2) if alpha == 0"
@@ -123,6 +156,33 @@ TEXTBOOK = {
         ulps=("3", "2"),
         use="you fit boxes or the like: the gradient of an outlier is capped at 1",
         bound="1",
+    ),
+    "squared_epsilon_insensitive_loss": Row(
+        formula="max(abs(r) - epsilon, 0)**2",
+        ulps=(
+            "2 + 2*abs(r)/(1e-300 + abs(abs(r) - epsilon))",
+            "0.5 + abs(r)/(1e-300 + abs(abs(r) - epsilon))",
+        ),
+        use="errors up to epsilon are fine, and there are no outliers",
+        bound="inf",
+    ),
+    "student_t_loss": Row(
+        formula="(r/scale)**2/2 if df == inf else (df + 1)/2*log(1 + (r/scale)**2/df)",
+        ulps=("7", "4"),
+        use="errors follow a Student t distribution, of which you know how heavy the tails are",
+        bound="(sqrt(df) + 1/sqrt(df))/(2*scale)",
+        convex="df == inf",
+        redescends="df < inf",
+        by_shape=8,
+        kernels=6,
+    ),
+    "tukey_loss": Row(
+        formula="c**2/6*(1 - (1 - (r/c)**2)**3) if abs(r) <= c else c**2/6",
+        ulps=("5", "7 + 4/(1e-20 + abs(1 - abs(r)/c))"),
+        use="outliers should have no influence at all: c = 4.685 sigma is 95 % efficient",
+        bound="16*c/(25*sqrt(5))",
+        convex="False",
+        redescends="True",
     ),
     "welsch_loss": Row(
         formula="1 - exp(-(r/scale)**2/2)",

@@ -15,6 +15,8 @@ from smoothloss import RobustNorm as Norm
 special = pytest.importorskip("scipy.special")
 metrics = pytest.importorskip("sklearn.metrics")
 norms = pytest.importorskip("statsmodels.robust.norms")
+optimize = pytest.importorskip("scipy.optimize")
+sgd = pytest.importorskip("sklearn.linear_model._sgd_fast")
 
 INF, NAN = float("inf"), float("nan")
 THRESHOLDS = (1e-6, 0.1, 1.0, 1.345, 1e3, 1e7)
@@ -79,7 +81,18 @@ STATSMODELS: dict[str, Callable[[float], tuple[Any, Norm, float]]] = {
     "general_0": lambda t: (norms.StudentT(t, 2), Norm(sl.general_loss, alpha=0.0, scale=t), t * t),
     "cauchy": lambda t: (norms.StudentT(t, 2), Norm(sl.cauchy_loss, scale=t), t * t),
     "cauchy_8": lambda t: (norms.StudentT(t, 8), Norm(sl.cauchy_loss, scale=2 * t), 4 * t * t),
-    "expectile": lambda t: m_quantile(0.3, norms.LeastSquares(), INF),
+    "student_t_4": lambda t: (
+        norms.StudentT(t, 4),
+        Norm(sl.student_t_loss, df=4.0, scale=t),
+        t * t * 4 / 5,
+    ),
+    "tukey": lambda t: (norms.TukeyBiweight(t), Norm(sl.tukey_loss, c=t), 1),
+    "quantile_huber_inf": lambda t: m_quantile(0.3, norms.LeastSquares(), INF),
+    "expectile": lambda t: (
+        norms.MQuantileNorm(0.3, norms.LeastSquares()),
+        Norm(sl.expectile_loss, expectile=0.3),
+        0.5,
+    ),
     **{
         f"quantile_huber_{q}": lambda t, q=q: m_quantile(q, norms.HuberT(t), t)
         for q in (0.0, 0.1, 0.5, 0.9, 1.0)
@@ -98,11 +111,42 @@ def test_statsmodels(name: str, function: str, threshold: float) -> None:
     # Their residual is targets - predictions.
     side = -1 if isinstance(theirs, norms.MQuantileNorm) else 1
     got = factor * np.array(getattr(ours, function)(f64(side * r)))
-    # The rho of StudentT is a difference of logarithms, and its psi' one of terms up to 1.
-    student = isinstance(theirs, norms.StudentT)
-    noises = {"rho": 1e-14 * factor, "psi_prime": 1e-14} if student else {}
+    # The rho of StudentT is a difference of logarithms, and its psi' one of terms up to 1. That of
+    # Tukey is 1 - (1 - u^2)^3, and near c 1 - u^2 cancels in what is left.
+    noises: dict[str, float] = {}
+    if isinstance(theirs, norms.StudentT):
+        noises = {"rho": 1e-14 * factor, "psi_prime": 1e-14}
+    elif isinstance(theirs, norms.TukeyBiweight):
+        noises = {"rho": 1e-15 * threshold**2, "psi": 1e-22 * threshold}
+        noises |= {"weight": 1e-22, "psi_prime": 1e-14}
     got *= side if function == "psi" else 1
     assert_close(got, getattr(theirs, FUNCTIONS[function])(r), 4e-15, noises.get(function, 0.0))
+
+
+# scikit-learn's losses of a prediction and a target, and the residual up to which they are 0.
+INSENSITIVE = [
+    (sl.epsilon_insensitive_loss, sgd.EpsilonInsensitive),
+    (sl.squared_epsilon_insensitive_loss, sgd.SquaredEpsilonInsensitive),
+]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), INSENSITIVE)
+@pytest.mark.parametrize("epsilon", [0.0, *THRESHOLDS])
+def test_scikit_learn_within_epsilon(ours: Any, theirs: Any, epsilon: float) -> None:
+    peer, norm, r = theirs(epsilon), Norm(ours, epsilon=epsilon), residuals(epsilon)
+    assert_close(norm.rho(f64(r)), [peer.py_loss(v, 0.0) for v in r.tolist()], 2e-15)
+    assert_close(norm.psi(f64(r)), [peer.py_dloss(v, 0.0) for v in r.tolist()], 2e-15)
+
+
+@pytest.mark.parametrize("scale", THRESHOLDS)
+def test_arctan_of_scipy(scale: float) -> None:
+    """Of their loss only the sum is to be had, of one residual here."""
+    for r in (scale * v for v in (1e-3, 0.5, 1.0, 2.0, 1e3)):
+        theirs = optimize.least_squares(
+            lambda x, r=r: x - x + r, [0.0], loss="arctan", f_scale=scale, max_nfev=1
+        )
+        ours = scale**2 * sl.arctan_loss(f64([r]), f64([0.0]), scale)
+        assert_close(ours, theirs.cost, 1e-14)
 
 
 # scikit-learn: ours, theirs, and the quantile.

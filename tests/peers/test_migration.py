@@ -120,6 +120,7 @@ MMDET = {
     "SmoothL1Loss": lambda beta, *settings: mmdet(partial(F.smooth_l1_loss, beta=beta), *settings),
 }
 STATISTICS = {
+    "np": np,
     "special": special,
     "metrics": metrics,
     "norms": norms,
@@ -138,6 +139,7 @@ LIBRARIES = {
     "mmdetection": in_torch(**MMDET),
     "Quantile agents": in_jax(**AGENTS),
     "SciPy, scikit-learn and statsmodels": Library(np.float64, None, STATISTICS),
+    "Gradient boosting": Library(np.float64, None, {"np": np}),
     "Among themselves": HERE,
 }
 
