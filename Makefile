@@ -29,8 +29,9 @@ test-all: $(VENV)/.demo $(VENV)/.test
 	$(PYTEST)
 
 # What differs on Macs and on GPUs, emulated on this CPU: see docs/devices.md.
-ON_GPU := catalog contract defects demo devices elementary gpu_sums inputs kinks learned module_arguments \
-	modules norm own_losses readme reduction sums tracing transforms weights
+ON_GPU := catalog contract defects demo devices elementary exportable gpu_sums inputs irls_arguments kinks \
+	learned module_arguments modules norm own_losses readme reduction scale sums tracing transforms tuning vector \
+	weights
 FUSED := contract devices inputs norm transforms
 FLUSHING := accuracy contract defects devices elementary kinks
 test-devices: $(VENV)/.demo $(VENV)/.test

@@ -86,6 +86,8 @@ def test_value_is_at_least_the_least_and_psi_is_bounded(entry: Entry) -> None:
 def test_nan_only_comes_from_nan_or_inf_over_inf(entry: Entry) -> None:
     x, y, *theta = grid(entry)
     allowed = mx.isnan(x) | undefined(entry, x, *theta)
+    if device.FLUSHES and entry.name in ("general_loss", "adaptive_loss"):
+        allowed = allowed | (mx.isinf(x) & (1 / theta[-1] == 0))  # documented, see test_devices.py
     for f in (partial(entry, ()), partial(entry, (0,))):
         got = mx.isnan(f(x, y, *theta))
         assert not (got & ~allowed).any()

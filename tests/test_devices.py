@@ -71,3 +71,11 @@ def test_subnormal_numbers_make_no_nan(entry: Entry) -> None:
     for order in [(), (0,)]:
         full = [mx.broadcast_to(t, x.shape) for t in theta]
         assert not np.isnan(as_numpy(partial(entry, order)(x, mx.zeros(4), *full))).any()
+
+
+@pytest.mark.parametrize("alpha", [1.5, 4.0])
+def test_an_infinite_residual_of_a_scale_that_has_no_inverse(alpha: float) -> None:
+    """Where 1/scale counts as 0, it is 0 times infinity."""
+    f = lambda x: sl.general_loss(x, floats(0), mx.array(alpha), mx.array(3e38), "sum")
+    slope = mx.grad(f)(floats(np.inf)).item()
+    assert np.isnan(slope) if device.FLUSHES else slope == np.inf

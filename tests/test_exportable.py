@@ -9,6 +9,7 @@ import mlx.optimizers as optim
 import numpy as np
 import pytest
 from cases import FLOATS, Entry, Line, call, exports, fitted, nested, orders, same_bits, thresholds
+from oracle import as_numpy
 
 import smoothloss as sl
 from smoothloss._engine import exportable
@@ -31,7 +32,7 @@ def close(got: mx.array, want: mx.array, *, order: int, ulps: float = 1) -> np.n
     limits = mx.finfo(want.dtype)
     wide = mx.float64 if want.dtype == mx.float64 else mx.float32
     largest = float(mx.finfo(wide).max)
-    a, b = (np.array(v.astype(mx.float64)) for v in (got, want))
+    a, b = as_numpy(got), as_numpy(want)
     if order:
         a, b = (np.clip(v, -largest, largest) for v in (a, b))
     tiny = 3 * float(limits.smallest_normal) * float(limits.eps)
@@ -106,6 +107,7 @@ def test_infinite_and_invalid_thresholds(entry: Entry) -> None:
 @pytest.mark.every(5)
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.cpu
 def test_weights_masks_and_axes(entry: Entry, dtype: mx.Dtype, reduction: str) -> None:
     """Value and gradients by all arguments, and no NaN from what a mask leaves out."""
     rng = np.random.default_rng(0)
@@ -178,6 +180,7 @@ def test_means_over_nothing(entry: Entry) -> None:
 
 
 @pytest.mark.parametrize("value", [0.1, 1.1, 0.7])
+@pytest.mark.large_sums
 def test_means_of_a_million_equal_values(value: float) -> None:
     """The worst of data for a sum in sequence."""
     x = mx.full((1000, 1000), value)
