@@ -17,7 +17,9 @@ from typing import Any, cast
 
 import mlx.core as mx
 
+from ._engine.exportable import finite, losses, step
 from ._engine.kernel import Kernel
+from ._engine.shapes import apart
 from ._engine.sums import Elementwise
 from ._engine.term import listed
 from ._engine.validation import as_elementwise
@@ -30,12 +32,32 @@ def polar(v: mx.array) -> tuple[mx.array, mx.array]:
     """
     limits = mx.finfo(v.dtype)
     most, least = float(limits.max), float(limits.smallest_normal)
-    largest = mx.abs(v).max(-1, keepdims=True)
+    largest = mx.abs(v).max(-1)
     unit = mx.minimum(most, mx.maximum(least, largest))
-    part = mx.minimum(most, mx.maximum(-most, v)) / unit
-    length = mx.sqrt(mx.square(part).sum(-1, keepdims=True))
+    part = mx.minimum(most, mx.maximum(-most, v)) / unit[..., None]
+    length = mx.sqrt(mx.square(part).sum(-1))
     endless = mx.maximum(0, largest - unit)  # which is infinite, or else 0
-    return (unit * length + endless)[..., 0], part / mx.maximum(least, length)
+    return unit * length + endless, part / mx.maximum(least, length)[..., None]
+
+
+def over(slope: mx.array, n: mx.array, limit: mx.array) -> mx.array:
+    """Return k'(n)/n, with its limit at 0."""
+    return mx.where(n == 0, limit, slope / mx.where(n == 0, 1, n))
+
+
+def plain(kernel: Kernel, v: mx.array, thetas: Sequence[mx.array], checks: Any) -> mx.array:
+    """Return f of MLX's own operations, as :func:`exportable` needs it, to second order."""
+    # Apart: fused into one kernel, all this would take g++ minutes.
+    v = apart(v)
+    n, u = map(apart, polar(mx.stop_gradient(v)))
+    psi = kernel.partial(0)
+    rho, slope, bend = (losses(k, n, thetas, checks) for k in (kernel, psi, psi.partial(0)))
+    slope, bend = apart(slope), apart(bend)
+    d = step(v, mx.isinf(v))  # which is 0, and has a derivative
+    along = (d * u).sum(-1)
+    quotient = mx.where(mx.isinf(n), 0, over(slope, n, bend))
+    across = finite(quotient) * (mx.square(d).sum(-1) - mx.square(along))
+    return rho + along * finite(slope) + 0.5 * (finite(bend) * mx.square(along) + across)
 
 
 class Radial:
@@ -76,7 +98,7 @@ class Radial:
             return (Radial(self.kernel, 1).function()(v, *thresholds) * step).sum(-1)
         n, u = polar(v)
         slope, bend = self.psi(n, thresholds), _at(self.kernel.partial(0).partial(0), n, thresholds)
-        across = mx.where(n == 0, bend, slope / mx.where(n == 0, 1, n))[..., None]
+        across = over(slope, n, bend)[..., None]
         radial = (u * step).sum(-1, keepdims=True) * u
         return bend[..., None] * radial + across * (step - radial)
 
@@ -100,10 +122,10 @@ class Radial:
         """Return the tangent."""
         (v, *thresholds), (dv, *steps) = flat, _ = listed(primals), listed(tangents)
         moved = self.along(v, thresholds, mx.zeros_like(v) if dv is None else dv)
-        for i, step in enumerate(steps, 1):
-            if step is not None:
-                step = step[..., None] if self.order else step
-                moved = moved + step * self.by_threshold(i, flat)
+        for i, dt in enumerate(steps, 1):
+            if dt is not None:
+                dt = dt[..., None] if self.order else dt
+                moved = moved + dt * self.by_threshold(i, flat)
         return moved
 
     def vmap(self, primals: Any, batch: Any) -> tuple[mx.array, int]:

@@ -126,8 +126,7 @@ class Solver(NamedTuple):
         """Return the weights of residuals. With a scale of 0 those of rounding count as 0."""
         exact = (scale == 0)[:, None] & (mx.abs(r) <= 64 * batch.rounding[:, None])
         u = mx.where(exact, 0, r) / mx.maximum(scale, batch.rounding)[:, None]
-        near = mx.where(u < 0, -NEAREST, NEAREST)
-        return self.norm.weight(mx.where(mx.abs(u) < NEAREST, near, u))
+        return self.norm.weight(mx.where(mx.abs(u) < NEAREST, NEAREST, u))
 
     def solve(self, batch: Batch, gamma: mx.array) -> Fitted:
         """Reweight from coordinates on until each regression has converged."""

@@ -10,8 +10,9 @@ import mlx.core as mx
 
 from ._engine import inputs
 from ._engine.plan import difference
+from ._exportable import active
 from ._loss import Loss
-from ._radial import Radial
+from ._radial import Radial, plain
 from ._robust import record_and_thresholds
 from ._types import Array, Axis, Parameter, Reduction
 
@@ -121,15 +122,17 @@ def vector_loss(
         selected = inputs.selection("vector_loss", where, shape)
         v = mx.where(selected[..., None], v, mx.zeros_like(v))
     member, values = record.member(list(named.values()))
-    theta, _ = inputs.thresholds("vector_loss", member.thresholds, values, shape, compute)
-    rows = []
-    for spec, value in zip(member.thresholds, theta, strict=True):
-        if isinstance(value, mx.array):
-            array = value.astype(compute)
-            rows.append(mx.broadcast_to(array * spec.validity(array), shape))
-        else:  # a 0-d array, with which kernels run without strides
-            rows.append(inputs.scalar(value, compute, True))
-    losses = Radial(member.kernel).function()(v, *rows)
+    theta, checks = inputs.thresholds("vector_loss", member.thresholds, values, shape, compute)
+    # A number is a 0-d array, with which kernels run without strides.
+    rows = [t if isinstance(t, mx.array) else inputs.scalar(t, compute, True) for t in theta]
+    if active():
+        losses = plain(member.kernel, v, rows, checks)
+    else:
+        for i, spec in enumerate(member.thresholds):
+            if isinstance(theta[i], mx.array):
+                row = rows[i].astype(compute)
+                rows[i] = mx.broadcast_to(row * spec.validity(row), shape)
+        losses = Radial(member.kernel).function()(v, *rows)
     zeros = mx.zeros_like(losses)
     reduced = REDUCED(losses, zeros, reduction=reduction, weights=weights, where=where, axis=axis)
     return reduced.astype(dtype)

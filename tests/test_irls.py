@@ -92,7 +92,6 @@ def test_under_every_loss_the_weighted_residuals_balance(entry: Entry) -> None:
     # At a corner, a residual of 0 pulls with anything up to the bound of psi.
     rest = (abs(u) < 1e-6).sum(-1) * abs(design).max() if corner else 1e-6 * np.array([1, 1])
     assert (abs(pull).max(-1) <= rest + 1e-6).all()
-    assert np.isfinite(np.array(got.coefficients)).all()
 
 
 def test_a_fixed_scale_is_the_minimum_of_the_loss() -> None:

@@ -123,6 +123,39 @@ def test_derivatives_by_thresholds(entry: Entry) -> None:
     np.testing.assert_allclose(mapped[1], mx.grad(f, 1)(v, *values), rtol=1e-5)
 
 
+def test_exportable_losses_have_the_same_derivatives(entry: Entry) -> None:
+    theta = even(entry, 0.7)
+    f = total(entry.function, **theta)
+    v = mx.concatenate([VECTORS, floats(INF, 1.0, 0.0, NAN, 0.0, 0.0).reshape(2, 3)])
+    bends = lambda v: mx.jvp(mx.grad(f), [v], [mx.ones_like(v)])[1][0]
+    each = lambda v: vector_loss(entry.function, v, mx.zeros_like(v), "none", **theta)
+    for g, rows in ((each, 5), (mx.grad(f), 3), (bends, 3)):
+        want = g(v[:rows])
+        with sl.exportable():
+            got = g(v[:rows])
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_exportable_losses_are_differentiable_by_thresholds() -> None:
+    v, delta = VECTORS, mx.array([0.7, 0.3, 0.2])
+    by_delta = mx.grad(lambda d: vector_loss(sl.huber_loss, v, 0 * v, "sum", delta=d))
+    mixed = mx.grad(lambda d: mx.grad(total(sl.huber_loss, delta=d))(v).sum())
+    for g in (by_delta, mixed):
+        want = g(delta)
+        with sl.exportable():
+            np.testing.assert_allclose(g(delta), want, rtol=1e-6)
+        assert want[:2].tolist() != [0, 0]
+
+
+@pytest.mark.full
+def test_exportable_losses_of_any_number_of_vectors_are_compiled_once() -> None:
+    loss = lambda x, y: vector_loss(sl.huber_loss, x, y, delta=0.7)
+    compiled = mx.compile(sl.exportable()(lambda x, y: mx.grad(loss)(x, y)), shapeless=True)
+    for n in (2, 5, 3):
+        x, y = mx.random.normal((2, n, 3))
+        np.testing.assert_allclose(compiled(x, y), mx.grad(loss)(x, y), rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize(
     ("v", "length", "direction"),
     [
