@@ -89,7 +89,7 @@ TEXTBOOK = {
         ulps=("8", "3"),
         use="you want Huber's behaviour with a curvature that is positive everywhere",
         bound="c",
-        kernels=6,
+        kernels=9,
     ),
     "general_loss": Row(
         formula="(r/scale)**2/2 if alpha == 2 else log(1 + (r/scale)**2/2) if alpha == 0"
@@ -174,7 +174,7 @@ TEXTBOOK = {
         convex="df == inf",
         redescends="df < inf",
         by_shape=8,
-        kernels=6,
+        kernels=9,
     ),
     "tukey_loss": Row(
         formula="c**2/6*(1 - (1 - (r/c)**2)**3) if abs(r) <= c else c**2/6",

@@ -17,6 +17,7 @@ import math
 import mlx.core as mx
 
 from .._engine.arguments import known_keywords
+from .._engine.shapes import alone
 from .._loss import loss_function
 from .._modules import Learnable, LossModule
 from .._traits import Traits
@@ -26,13 +27,12 @@ from ._scaled import Parts, scaled
 
 
 class _Unit:
-    """r and c in units m of the larger one, and the root of the sum of their fourth powers."""
+    """r and c in units m of the larger one, and the sum of their fourth powers."""
 
     def __init__(self, r: mx.array, c: mx.array) -> None:
         self.m = mx.maximum(c, mx.abs(r))
         self.r, self.c = r / self.m, c / self.m
-        self.square = mx.square(mx.square(self.r)) + mx.square(mx.square(self.c))
-        self.root = mx.sqrt(self.square)
+        self.sum = mx.square(mx.square(self.r)) + mx.square(mx.square(self.c))
 
 
 def rho(r: mx.array, c: mx.array) -> mx.array:
@@ -41,23 +41,25 @@ def rho(r: mx.array, c: mx.array) -> mx.array:
 
 def psi(r: mx.array, c: mx.array) -> mx.array:
     # r comes last: so MLX fuses what it is made of where that is shallow.
-    of = _Unit(clip(r, mx.where(c == mx.inf, 0, largest(r))), mx.minimum(largest(c), c))
-    return of.c / of.m * of.c / of.square * of.r
+    most = alone(mx.where(alone(c == mx.inf), 0, largest(r)))
+    of = _Unit(clip(r, most), alone(mx.minimum(largest(c), c)))
+    return 1 / of.sum * (of.c / of.m) * (of.r * of.c)
 
 
 def root_weight(r: mx.array, c: mx.array) -> mx.array:
     of = _Unit(r, mx.minimum(largest(c), c))
-    return of.c / of.m / of.root
+    return of.c / of.m / mx.sqrt(of.sum)
 
 
 def v_over_c(r: mx.array, c: mx.array) -> mx.array:
     of = _Unit(r, c)
-    return of.r / of.m / of.root
+    return of.r / of.m / mx.sqrt(of.sum)
 
 
 def elasticity(n: int, r: mx.array, c: mx.array) -> Parts:
     of = _Unit(r, c)
-    return (n - 3) * mx.square(mx.square(of.r) / of.root), mx.square(of.c) / of.root
+    root = mx.sqrt(of.sum)
+    return (n - 3) * mx.square(mx.square(of.r) / root), mx.square(of.c) / root
 
 
 LOSS = scaled(

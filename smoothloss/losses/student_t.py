@@ -69,7 +69,8 @@ def rho(r: mx.array, df: mx.array, c: mx.array) -> mx.array:
 def psi(r: mx.array, df: mx.array, c: mx.array) -> mx.array:
     least, most = mx.minimum(1, df), mx.minimum(1, 1 / df)
     far = clip(r, mx.where(df == mx.inf, largest(r), mx.inf))
-    return (least + most) / (least * c / (r / c) + most * far)
+    tiny = mx.finfo(r.dtype).smallest_normal  # lest 0/0 be NaN
+    return (least + most) / (mx.maximum(tiny, least * c) / (r / c) + most * far)
 
 
 def root_weight(r: mx.array, df: mx.array, c: mx.array) -> mx.array:
