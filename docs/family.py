@@ -177,6 +177,14 @@ def panel(axes: Any, loss: smoothloss.Loss) -> None:
     axes.grid(color="#dddddd", lw=0.7)
 
 
+def threshold(norm: smoothloss.RobustNorm, efficiency: float) -> str:
+    """The threshold of an efficiency, if there is one."""
+    try:
+        return f"{norm.tuning(efficiency):.4f}"
+    except ValueError:
+        return "none"
+
+
 def tuned() -> str:
     """The table of the thresholds by efficiency, of the even losses that have one."""
     rows = [" | ".join(["loss", "threshold", *(f"{e:.0%}" for e in EFFICIENCIES)])]
@@ -185,7 +193,7 @@ def tuned() -> str:
         names = [t.name for t in loss.thresholds if t.has_residual_units]
         norm = smoothloss.RobustNorm(loss)
         if len(names) == 1 and norm.traits.even:
-            found = [f"{norm.tuning(e):.4f}" for e in EFFICIENCIES]
+            found = [threshold(norm, e) for e in EFFICIENCIES]
             rows.append(" | ".join([code(loss.name), code(names[0]), *found]))
     return "".join(f"| {row} |\n" for row in rows)
 

@@ -55,8 +55,7 @@ def test_that_of_welsch_is_the_closed_form(scale: float) -> None:
 def test_every_efficiency_is_that_of_a_finer_quadrature(entry: Entry, size: float) -> None:
     """And by E psi' in place of E r psi, where psi does not jump."""
     theta = thresholds(entry, size)
-    if "quantile" in theta:
-        theta["quantile"] = 0.5
+    theta |= {name: 0.5 for name in theta if name in ("quantile", "expectile")}
     norm = Norm(entry.function, **theta)
     r = (np.arange(1 << 18) + 0.5) * (12 / (1 << 18))
     mass = np.exp(-r * r / 2)
@@ -75,6 +74,14 @@ def test_tuning_is_the_inverse_of_efficiency(entry: Entry, efficiency: float) ->
     names = tunable(entry)
     for name in names if len(names) == 1 else ():
         norm = Norm(entry.function)
+        at = lambda value, n=name: Norm(
+            entry.function, **{**norm.thresholds, n: value}
+        ).efficiency()
+        most = max(at(2.0**octave) for octave in range(-6, 7))
+        if most < efficiency:
+            with pytest.raises(ValueError, match=rf"below {most:.2f}"[:-1]):
+                norm.tuning(efficiency)
+            return
         value = norm.tuning(efficiency, threshold=name)
         tuned = Norm(entry.function, **{**norm.thresholds, name: value})
         assert tuned.efficiency() == pytest.approx(efficiency, abs=1e-9)
@@ -86,6 +93,8 @@ PUBLISHED = [
     (sl.huber_loss, 1.345, 1),
     (sl.cauchy_loss, 2.385, math.sqrt(2)),
     (sl.welsch_loss, 2.985, math.sqrt(2)),
+    (sl.tukey_loss, 4.685, 1),
+    (sl.fair_loss, 1.400, 1),
     (sl.smooth_l1_loss, 1.345, 1),
     (sl.quantile_huber_loss, 1.345, 1),
 ]
