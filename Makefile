@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest $(XDIST)
 # Where `make bench` writes; with OUT=benchmarks, over the results that the docs quote.
 OUT := benchmarks/mine
 
-.PHONY: demo test test-all test-devices test-oldest test-peers notebooks lab lint types doctest wheel \
+.PHONY: demo test test-all test-rest test-devices test-oldest test-peers notebooks lab lint types doctest wheel \
 	bench bench-peers clean
 
 demo: $(VENV)/.demo
@@ -28,6 +28,10 @@ test: $(VENV)/.demo $(VENV)/.test
 test-all: $(VENV)/.demo $(VENV)/.test
 	$(PYTEST)
 
+# What `make test` leaves out of it.
+test-rest: $(VENV)/.demo $(VENV)/.test
+	$(PYTEST) -m full
+
 # What differs on Macs and on GPUs, emulated on this CPU: see docs/devices.md.
 ON_GPU := catalog contract defects demo devices elementary exportable gpu_sums inputs irls_arguments kinks \
 	learned module_arguments modules norm own_losses readme reduction scale sums tracing transforms tuning vector \
@@ -39,9 +43,10 @@ test-devices: $(VENV)/.demo $(VENV)/.test
 	SMOOTHLOSS_DEVICE=emulated-fused $(PYTEST) -m 'not full' $(FUSED:%=tests/test_%.py)
 	SMOOTHLOSS_DEVICE=emulated-flushing $(PYTEST) -m 'not full' $(FLUSHING:%=tests/test_%.py)
 
-# With the oldest MLX and NumPy that pyproject.toml allows.
+# With the oldest MLX and NumPy that pyproject.toml allows, the files that look at what those do.
+ON_OLDEST := accuracy contract defects demo exportable inputs irls kinks modules norm reduction scale transforms weights
 test-oldest: $(OLDEST)/.setup
-	$(OLDEST)/bin/python -m pytest $(XDIST) -m 'not full'
+	$(OLDEST)/bin/python -m pytest $(XDIST) -m 'not full' $(ON_OLDEST:%=tests/test_%.py)
 
 # Beside PyTorch, Keras, optax, SciPy and others; on Python 3.11.
 test-peers: $(PEERS)/.setup
@@ -69,7 +74,8 @@ types: $(VENV)/.lint
 	$(BIN)/python -m pip install --quiet --no-deps --target build/typed .
 	cd build && PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=typed ../$(BIN)/python ../tests/verify_types.py
 
-# The same tests as `make test`, without the source tree in reach, against the wheel that users get.
+# The wheel that users get, without the source tree in reach: its names, files and main job.
+ON_WHEEL := benchmarks catalog contract demo demo_output docs inputs modules norm notebooks own_losses readme
 wheel: $(VENV)/.build
 	rm -rf build dist
 	$(BIN)/python -m build
@@ -79,7 +85,7 @@ wheel: $(VENV)/.build
 	wheel=$$(ls $(CURDIR)/dist/*.whl) && \
 	build/venv/bin/python -m pip install --quiet "$$wheel[$(if $(EXTRA),$(EXTRA)$(comma))demo]"
 	mkdir -p build/outside && cp -r tests benchmarks docs notebooks pyproject.toml README.md Makefile build/outside/
-	cd build/outside && ../venv/bin/pytest $(XDIST) -m 'not full'
+	cd build/outside && ../venv/bin/pytest $(XDIST) -m 'not full' $(ON_WHEEL:%=tests/test_%.py)
 
 bench: $(VENV)/.demo # for the picture
 	$(BIN)/python benchmarks/run.py --out $(OUT)/results
