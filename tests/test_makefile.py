@@ -1,7 +1,7 @@
 """The Makefile with a Python that is too old, with a broken .venv, and what it must not touch."""
 
-import shutil
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
