@@ -28,7 +28,7 @@ def hessian(f: Any, v: mx.array) -> np.ndarray:
 
 def even(entry: Entry, size: float) -> dict[str, Any]:
     theta = thresholds(entry, size)
-    return theta | ({"quantile": 0.5} if "quantile" in theta else {})
+    return theta | dict.fromkeys({"quantile", "expectile"} & theta.keys(), 0.5)
 
 
 def test_values_and_gradients_are_those_of_the_length(entry: Entry) -> None:
