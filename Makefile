@@ -84,7 +84,7 @@ wheel: $(VENV)/.build
 	build/venv/bin/python -m pip install --quiet --group test
 	wheel=$$(ls $(CURDIR)/dist/*.whl) && \
 	build/venv/bin/python -m pip install --quiet "$$wheel[$(if $(EXTRA),$(EXTRA)$(comma))demo]"
-	mkdir -p build/outside && cp -r tests benchmarks docs notebooks pyproject.toml README.md Makefile build/outside/
+	mkdir -p build/outside && cp -r tests benchmarks docs notebooks pyproject.toml *.md Makefile build/outside/
 	cd build/outside && ../venv/bin/pytest $(XDIST) -m 'not full' $(ON_WHEEL:%=tests/test_%.py)
 
 bench: $(VENV)/.demo # for the picture
