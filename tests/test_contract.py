@@ -164,7 +164,8 @@ def test_compiled_is_eager_to_the_bit_but_for_fused_arithmetic(
         compiled, eager = mx.compile(f)(x, y, *theta), f(x, y, *theta)
         # A shape's derivatives magnify what fused arithmetic rounds otherwise.
         by_shape = any(not entry.loss.thresholds[i - 1].has_residual_units for i in order if i)
-        assert as_eager(compiled, eager, 256 if by_shape else 2), order
+        most = 256 if by_shape else 4 if any(order) else 2
+        assert as_eager(compiled, eager, most), order
 
 
 @given(
