@@ -19,6 +19,7 @@ import mlx.core as mx
 
 from ._engine.exportable import finite, losses, step
 from ._engine.kernel import Kernel
+from ._engine.rules import with_rules
 from ._engine.shapes import apart
 from ._engine.sums import Elementwise
 from ._engine.term import listed
@@ -72,13 +73,9 @@ class Radial:
 
     def function(self) -> Elementwise:
         """Return it as a function that MLX differentiates by the rules below."""
-        key = ("radial", self.order)
+        key = ("radial", self.order, mx.default_device().type)
         if key not in self.kernel.terms:
-            custom = mx.custom_function(self.value)
-            custom.vjp(self.vjp)
-            custom.jvp(self.jvp)
-            custom.vmap(self.vmap)
-            self.kernel.terms[key] = custom
+            self.kernel.terms[key] = with_rules(self.value, self.vjp, self.jvp, self.vmap)
         return cast(Elementwise, self.kernel.terms[key])
 
     def value(self, v: mx.array, *thresholds: mx.array) -> mx.array:

@@ -9,7 +9,7 @@ from typing import Any, SupportsIndex, cast
 import mlx.core as mx
 
 from ._engine import inputs
-from ._engine.plan import difference
+from ._engine.plan import residual
 from ._exportable import active
 from ._loss import Loss
 from ._radial import Radial, plain
@@ -113,11 +113,7 @@ def vector_loss(
     x, y, dtype, compute = inputs.data("vector_loss", record.data_names, predictions, targets)
     last = _axis(vector_axis, x.shape)
     shape = (*x.shape[:last], *x.shape[last + 1 :])
-    if mx.issubdtype(x.dtype, mx.integer) and mx.issubdtype(y.dtype, mx.integer):
-        v = difference(x, y, compute)
-    else:
-        v = x.astype(compute) - y.astype(compute)
-    v = mx.moveaxis(v, last, -1)
+    v = mx.moveaxis(residual(x, y, compute), last, -1)
     if where is not None:
         selected = inputs.selection("vector_loss", where, shape)
         v = mx.where(selected[..., None], v, mx.zeros_like(v))

@@ -21,7 +21,7 @@ from .._threshold import Check, NumberKind, Threshold
 from .inputs import scalar
 from .kernel import Kernel
 from .mean import one_over, selected
-from .plan import Plan, difference
+from .plan import Plan, residual
 from .shapes import apart
 from .sums import Axes, on_cpu
 from .validation import as_elementwise
@@ -40,8 +40,8 @@ class ExportablePlan(Plan):
         n, end = len(kind.checks), len(kind.checks) + kind.factors
         thetas, factors, mask = row[:n], row[n:end], row[end:]
         # Apart, since what forward and backward share is written once: all the rest reads that.
-        r = difference(x, y, compute) if self.integers else x.astype(compute) - y.astype(compute)
-        out = losses(self.kernel, apart(r), thetas, kind.checks, mask)
+        r = apart(residual(x, y, compute))
+        out = losses(self.kernel, r, thetas, kind.checks, mask)
         if self.over is not None and on_cpu():
             # Where float32 is summed in sequence. A trace keeps its device, in a file too.
             out = out.astype(mx.float64)

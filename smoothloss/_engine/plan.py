@@ -88,6 +88,16 @@ class Plan:
         return function
 
 
+def are_integers(x: mx.array, y: mx.array) -> bool:
+    """Whether both are integers, of which the difference is exact."""
+    return all(mx.issubdtype(v.dtype, mx.integer) for v in (x, y))
+
+
+def residual(x: mx.array, y: mx.array, dtype: mx.Dtype) -> mx.array:
+    """``x - y`` in the dtype of the arithmetic."""
+    return difference(x, y, dtype) if are_integers(x, y) else x.astype(dtype) - y.astype(dtype)
+
+
 def difference(x: mx.array, y: mx.array, dtype: mx.Dtype) -> mx.array:
     """The difference of integers, rounded once: they may have more digits than ``dtype``.
 
@@ -142,7 +152,7 @@ def prepare(
     for value, place in row:
         if not isinstance(value, float):
             given[place] = value
-    integers = all(mx.issubdtype(v.dtype, mx.integer) for v in (x, y))
+    integers = are_integers(x, y)
     first, second = (compute, None) if integers else (x.dtype, y.dtype)
     kind = Kind(first, second, checks, factors, where is not None, few=few)
     return make(loss.kernel, kind, slots, shape, axes, reduction, dtype, compute), x, y
